@@ -1,0 +1,15 @@
+//! Mend: a process supervisor with self-healing that survives its own death.
+//!
+//! Two programs are built from this library: the daemon `mendd` and the client `mendctl`.
+//! Imports point downwards only:
+//!
+//! ```text
+//! bin → daemon → engine, api, client → core → config → name, time
+//!                engine's hands: os, keeper, capture, store
+//! ```
+//!
+//! `core` decides and never does; `engine` does and never decides; `os` has the only system
+//! calls and the only `unsafe`; `api::view` and `store` have the only serialised types.
+
+pub mod name;
+pub mod time;
