@@ -13,3 +13,5 @@
 
 pub mod name;
 pub mod time;
+
+pub mod config;

@@ -1,0 +1,131 @@
+//! What must hold between programs: dependencies exist and have no cycle, groups share nothing.
+
+use std::collections::BTreeMap;
+
+use super::diagnostic::nearest;
+use super::lifecycle::program_names;
+use super::model::Group;
+use super::program::Draft;
+use super::read::{Context, Place};
+use super::tree::Table;
+use crate::name::{GroupName, ProgramName};
+
+/// Every program by name; those whose name is bad are not there.
+pub(super) type Drafts = BTreeMap<ProgramName, Draft>;
+
+fn unknown_program(cx: &Context<'_>, drafts: &Drafts, place: &Place, message: String, name: &str) {
+    let help = match nearest(name, drafts.keys().map(ProgramName::as_str)) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("add a `[program.{name}]`, or remove the name"),
+    };
+    cx.error(place, "unknown-program", message, &help);
+}
+
+/// Notes dependencies on programs that do not exist, and cycles.
+pub(super) fn check_dependencies(cx: &Context<'_>, drafts: &Drafts) {
+    for (name, draft) in drafts {
+        for dependency in &draft.dependencies {
+            let (on, key) = (&dependency.on, dependency.edge.key());
+            if on == name {
+                let message = format!("`{name}` cannot be in its own `{key}`");
+                cx.error(&dependency.place, "dependency-cycle", message, "remove it");
+            } else if !drafts.contains_key(on) {
+                let message = format!("`{name}` has `{on}` in `{key}`, which does not exist");
+                unknown_program(cx, drafts, &dependency.place, message, on.as_str());
+            }
+        }
+    }
+    check_cycles(cx, drafts);
+}
+
+/// Walks the dependencies depth first, without recursion; an edge back into the walk is a cycle.
+fn check_cycles(cx: &Context<'_>, drafts: &Drafts) {
+    let mut done: BTreeMap<&ProgramName, bool> = BTreeMap::new();
+    for root in drafts.keys() {
+        if done.contains_key(root) {
+            continue;
+        }
+        done.insert(root, false);
+        let mut path: Vec<(&ProgramName, usize)> = vec![(root, 0)];
+        while let Some((name, next)) = path.last_mut() {
+            let dependency = drafts.get(*name).and_then(|draft| draft.dependencies.get(*next));
+            let Some(dependency) = dependency else {
+                done.insert(name, true);
+                path.pop();
+                continue;
+            };
+            *next += 1;
+            let on = &dependency.on;
+            if *name == on || !drafts.contains_key(on) {
+                continue;
+            }
+            match done.get(on) {
+                Some(true) => {}
+                Some(false) => {
+                    let start = path.iter().position(|(name, _)| *name == on).unwrap_or(0);
+                    let mut names: Vec<&str> =
+                        path[start..].iter().map(|(name, _)| name.as_str()).collect();
+                    names.push(on.as_str());
+                    let message = format!("programs wait for each other: {}", names.join(" → "));
+                    let help = "remove one of these dependencies";
+                    cx.error(&dependency.place, "dependency-cycle", message, help);
+                }
+                None => {
+                    done.insert(on, false);
+                    path.push((on, 0));
+                }
+            }
+        }
+    }
+}
+
+/// Reads the groups and puts each program into its own.
+pub(super) fn groups(
+    cx: &Context<'_>,
+    tables: &BTreeMap<GroupName, (Place, Table<'_>)>,
+    drafts: &mut Drafts,
+) -> BTreeMap<GroupName, Group> {
+    let mut groups = BTreeMap::new();
+    let mut homes: BTreeMap<ProgramName, (GroupName, Place)> = BTreeMap::new();
+    for (name, (place, table)) in tables {
+        table.check_keys(cx);
+        let Some(node) = table.get(cx, "programs") else {
+            let message = format!("group `{name}` lists no programs");
+            cx.error(place, "missing-key", message, "add `programs = [\"…\"]`");
+            continue;
+        };
+        let mut programs = Vec::new();
+        for (program, at) in program_names(cx, &node) {
+            if !drafts.contains_key(&program) {
+                let message = format!("group `{name}` lists `{program}`, which does not exist");
+                unknown_program(cx, drafts, &at, message, program.as_str());
+                continue;
+            }
+            if let Some((other, first)) = homes.get(&program) {
+                let message =
+                    format!("program `{program}` is in the groups `{other}` and `{name}`");
+                let label = (first, format!("in group `{other}` here"));
+                cx.error_with(&at, "program-in-two-groups", message, "remove it from one", label);
+                continue;
+            }
+            homes.insert(program.clone(), (name.clone(), at));
+            programs.push(program);
+        }
+        groups.insert(name.clone(), Group { name: name.clone(), programs });
+    }
+    for (program, draft) in drafts.iter_mut() {
+        let own = draft.program.group.clone();
+        match homes.get(program) {
+            Some((group, _)) => draft.program.group = group.clone(),
+            None => {
+                if let Some((place, _)) = tables.get(&own) {
+                    let message = format!("group `{own}` has the name of a program outside it");
+                    let help = "rename the group, or list the program in it";
+                    let label = (&draft.place, "the program of that name".to_owned());
+                    cx.error_with(place, "ambiguous-name", message, help, label);
+                }
+            }
+        }
+    }
+    groups
+}

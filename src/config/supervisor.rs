@@ -1,0 +1,105 @@
+//! `[supervisor]`: the daemon's own settings.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tracing_subscriber::filter::{LevelFilter, Targets};
+
+use super::identity::principals;
+use super::model::{Access, DaemonLog, LogFormat, Supervisor};
+use super::paths::default_paths;
+use super::program::environment;
+use super::read::{Context, Place};
+use super::tree::Table;
+
+/// Longest path of a Unix socket, in bytes.
+const MAX_SOCKET_PATH: usize = 107;
+const DEFAULT_NOFILE: u64 = 65_536;
+const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// Reads `[supervisor]`; what is missing or wrong gets its default.
+pub(super) fn supervisor(cx: &Context<'_>, mut table: Table<'_>) -> Supervisor {
+    table.check_keys(cx);
+    table.variables = Some("MEND_SUPERVISOR".to_owned());
+    let home = (cx.env)("HOME").map(PathBuf::from);
+    let path = |key: &str| {
+        let node = table.get(cx, key)?;
+        cx.path(&node, home.as_deref())
+    };
+    let defaults = default_paths(cx.env, cx.uid);
+    let socket = match table.get(cx, "socket") {
+        Some(node) => cx.path(&node, home.as_deref()).map(|path| (path, node.place())),
+        None => Some((defaults.socket.clone(), Place::Variable("XDG_RUNTIME_DIR".to_owned()))),
+    };
+    let socket = socket
+        .and_then(|(path, place)| checked_socket(cx, path, &place))
+        .unwrap_or(defaults.socket);
+    let nofile = table.get(cx, "nofile").and_then(|node| cx.integer(&node, 64..=1 << 30));
+    let timeout = table.get(cx, "shutdown_timeout").and_then(|node| cx.some_duration(&node));
+    let log = table.sub(cx, "log");
+    let access = table.sub(cx, "access");
+    Supervisor {
+        runtime_dir: socket.parent().map_or_else(|| "/".into(), Path::to_path_buf),
+        socket,
+        state_dir: path("state_dir").unwrap_or(defaults.state_dir),
+        log_dir: path("log_dir").unwrap_or(defaults.log_dir),
+        log: daemon_log(cx, &log, home.as_deref()),
+        access: Access {
+            observe: principals(cx, &access.sub(cx, "observe")),
+            operate: principals(cx, &access.sub(cx, "operate")),
+            admin: principals(cx, &access.sub(cx, "admin")),
+        },
+        environment: environment(cx, &table),
+        nofile: nofile.and_then(|n| u64::try_from(n).ok()).unwrap_or(DEFAULT_NOFILE),
+        shutdown_timeout: timeout.unwrap_or(DEFAULT_SHUTDOWN_TIMEOUT),
+    }
+}
+
+fn checked_socket(cx: &Context<'_>, path: PathBuf, place: &Place) -> Option<PathBuf> {
+    let length = path.as_os_str().len();
+    if length > MAX_SOCKET_PATH {
+        let message =
+            format!("the path of the socket has {length} bytes, {MAX_SOCKET_PATH} are allowed");
+        cx.error(place, "socket-path-too-long", message, "choose a shorter directory");
+        return None;
+    }
+    Some(path)
+}
+
+fn daemon_log(cx: &Context<'_>, table: &Table<'_>, home: Option<&Path>) -> DaemonLog {
+    let level = table.get(cx, "level").and_then(|node| {
+        let text = cx.string(&node)?;
+        match parse_log_filter(&text) {
+            Ok(_) => Some(text),
+            Err(why) => cx.bad(&node, why),
+        }
+    });
+    let formats = [("human", LogFormat::Human), ("json", LogFormat::Json)];
+    let format = table.get(cx, "format").and_then(|node| cx.choice(&node, &formats));
+    DaemonLog {
+        level: level.unwrap_or_else(|| "info".to_owned()),
+        format: format.unwrap_or(LogFormat::Human),
+        file: table.get(cx, "file").and_then(|node| cx.path(&node, home)),
+    }
+}
+
+/// Reads the level of the daemon's own log: one level, or levels by module after commas.
+///
+/// # Errors
+///
+/// A sentence that begins with what is wrong, such as `must be …`.
+pub fn parse_log_filter(text: &str) -> Result<Targets, String> {
+    let is_level = |word: &str| word.parse::<LevelFilter>().is_ok();
+    for part in text.split(',') {
+        let (target, level) = part.split_once('=').unwrap_or(("", part));
+        let named = target.chars().all(|c| c.is_ascii_alphanumeric() || "_:".contains(c));
+        if !named || !is_level(level.trim()) {
+            return Err(
+                "must be error, warn, info, debug, trace or off, or such levels by module \
+                        as in `info,mendd::capture=debug`"
+                    .to_owned(),
+            );
+        }
+    }
+    text.parse().map_err(|error| format!("must be a level: {error}"))
+}
