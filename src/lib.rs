@@ -15,3 +15,5 @@ pub mod name;
 pub mod time;
 
 pub mod config;
+
+pub mod core;

@@ -1,0 +1,168 @@
+//! A new configuration: what is new starts, what vanished stops, what runs is left alone
+//! unless the way it is spawned changed.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::program::Process;
+use super::supervisor::Supervisor;
+use super::{Action, Goal, State};
+use crate::config::Program;
+use crate::name::{ProcessName, ProgramName};
+use crate::time::Instant;
+
+/// Names the processes of a program.
+pub(super) fn process_names(program: &Program) -> Vec<ProcessName> {
+    match program.replicas {
+        None => vec![ProcessName::new(program.name.clone(), None)],
+        Some(count) => {
+            (0..count).map(|n| ProcessName::new(program.name.clone(), Some(n))).collect()
+        }
+    }
+}
+
+impl Supervisor {
+    pub(super) fn configure(
+        &mut self,
+        now: Instant,
+        programs: Vec<Arc<Program>>,
+        actions: &mut Vec<Action>,
+    ) {
+        let mut changed = BTreeSet::new();
+        for program in &programs {
+            let old = self.graph.node(&program.name);
+            if old.is_some_and(|node| node.program.spawn != program.spawn) {
+                changed.insert(program.name.clone());
+            }
+        }
+        let kept = self.declare(&programs);
+        self.remove_all_but(&kept, actions);
+        for program in &programs {
+            for name in process_names(program) {
+                self.declare_process(now, &name, program, actions);
+            }
+        }
+        self.remembered.clear();
+        self.graph.rebuild();
+        self.start_wanted(now, &programs, actions);
+        self.replace_changed(now, &changed, actions);
+    }
+
+    /// Declares these programs and no others. Returns the names of all their processes.
+    pub(super) fn declare(&mut self, programs: &[Arc<Program>]) -> BTreeSet<ProcessName> {
+        self.graph.mark_all_removed();
+        let mut kept = BTreeSet::new();
+        for program in programs {
+            self.graph.declare(program.clone(), true);
+            kept.extend(process_names(program));
+        }
+        kept
+    }
+
+    /// Marks every process that is not in `kept` as removed.
+    pub(super) fn remove_all_but(
+        &mut self,
+        kept: &BTreeSet<ProcessName>,
+        actions: &mut Vec<Action>,
+    ) {
+        let vanished: Vec<ProcessName> = self
+            .processes
+            .iter()
+            .filter(|(name, entry)| !kept.contains(*name) && !entry.process.facts.removed)
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in vanished {
+            self.update(&name, |process| {
+                process.facts.removed = true;
+                process.persist(actions);
+            });
+        }
+    }
+
+    /// Adds a process that is new, or hands its new declaration to one that is not.
+    pub(super) fn declare_process(
+        &mut self,
+        now: Instant,
+        name: &ProcessName,
+        program: &Arc<Program>,
+        actions: &mut Vec<Action>,
+    ) {
+        if self.get(name).is_none() {
+            let mut process = Process::new(name.clone(), program.clone(), now);
+            if let Some((goal, by)) = self.remembered.remove(name) {
+                process.facts.goal_by = Some(by);
+                process.facts.goal = goal;
+            } else if program.lifecycle.autostart {
+                process.facts.goal = Goal::Up;
+            }
+            process.persist(actions);
+            return self.insert(process);
+        }
+        self.update(name, |process| {
+            process.program = program.clone();
+            if process.facts.removed {
+                process.facts.removed = false;
+                if process.facts.goal_by.is_none() {
+                    let autostart = program.lifecycle.autostart;
+                    process.facts.goal = if autostart { Goal::Up } else { Goal::Down };
+                }
+                process.persist(actions);
+            }
+        });
+    }
+
+    /// Starts what is wanted and has never been started, with what it requires and wants.
+    pub(super) fn start_wanted(
+        &mut self,
+        now: Instant,
+        programs: &[Arc<Program>],
+        actions: &mut Vec<Action>,
+    ) {
+        if self.is_shutting_down() {
+            return;
+        }
+        let names: Vec<ProcessName> = programs
+            .iter()
+            .flat_map(|program| self.processes_of(&program.name))
+            .filter(|name| {
+                let facts = self.get(name).map(|process| &process.facts);
+                facts.is_some_and(|facts| facts.goal == Goal::Up && !facts.removed)
+            })
+            .cloned()
+            .collect();
+        self.raise_requirements(now, &names, None, actions);
+        for name in names {
+            let stopped =
+                self.get(&name).is_some_and(|process| process.facts.state == State::Stopped);
+            if stopped {
+                self.raise(now, &name, None, actions);
+            }
+        }
+    }
+
+    /// Restarts what runs of these programs; tries again at once what had failed.
+    pub(super) fn replace_changed(
+        &mut self,
+        now: Instant,
+        changed: &BTreeSet<ProgramName>,
+        actions: &mut Vec<Action>,
+    ) {
+        for program in changed {
+            let names: Vec<ProcessName> = self.processes_of(program).cloned().collect();
+            for name in names {
+                let Some(process) = self.get(&name) else { continue };
+                let facts = &process.facts;
+                let concerned = match facts.state {
+                    State::Starting { .. } | State::Running { .. } => true,
+                    State::Backoff { .. } | State::Fatal => true,
+                    State::Stopped | State::Waiting { .. } => false,
+                    State::Stopping { .. } | State::Exited => false,
+                };
+                if concerned && facts.goal == Goal::Up && !facts.removed && !self.is_shutting_down()
+                {
+                    self.update(&name, |process| process.restart(now, None, actions));
+                }
+            }
+        }
+    }
+}

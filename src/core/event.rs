@@ -1,0 +1,223 @@
+//! Everything that can happen to the core and everything it can ask for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::Program;
+use crate::name::{ProcessName, RunId};
+use crate::time::{Instant, Wall};
+
+/// Everything that can happen.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// These programs exist from now on, in place of all earlier ones. New ones start if they
+    /// are `autostart`, vanished ones stop, one whose `spawn` changed restarts if it runs; all
+    /// other changes take effect in place.
+    Configure(Vec<Arc<Program>>),
+    /// An operator asked for something.
+    Operator(Command),
+    /// [`Action::Spawn`] worked: the program's `main()` is being executed.
+    Spawned { run: RunId, pid: u32 },
+    /// [`Action::Spawn`] did not work; the run never existed.
+    SpawnFailed { run: RunId, failure: SpawnFailure },
+    /// The main process of the run has ended; others of its tree may live on.
+    Exited { run: RunId, exit: Exit },
+    /// Nothing of the run's tree is alive any more. Comes once, after [`Event::Exited`], as the
+    /// answer to [`Action::Sweep`].
+    Gone { run: RunId },
+    /// The time that [`next_deadline`](super::Supervisor::next_deadline) named has come.
+    DeadlineReached,
+}
+
+/// What an operator can ask for. The processes are known to exist.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    Start {
+        processes: Vec<ProcessName>,
+        by: Actor,
+    },
+    Stop {
+        processes: Vec<ProcessName>,
+        by: Actor,
+    },
+    /// Stops what runs, in order, and starts it again; starts what does not run.
+    Restart {
+        processes: Vec<ProcessName>,
+        by: Actor,
+    },
+    /// Sends a signal without any change of goal.
+    Signal {
+        processes: Vec<ProcessName>,
+        signal: i32,
+        by: Actor,
+    },
+    /// Stops everything in order; the goals stay as they are for the next start.
+    Shutdown {
+        by: Actor,
+    },
+}
+
+/// Who asked, for the record and for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Actor {
+    /// `None` when the request came from Mend itself (a signal, the configuration).
+    pub uid: Option<u32>,
+    pub name: String,
+    pub reason: Option<String>,
+    pub at: Wall,
+}
+
+/// How a main process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Exit {
+    Code(i32),
+    Signal {
+        signal: i32,
+        core_dumped: bool,
+    },
+    /// It ended while nobody could see its status; nothing is guessed.
+    Unknown,
+}
+
+/// Why a run could not be brought to life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpawnFailure {
+    /// A whole sentence with the errno, the stage and the way out.
+    pub message: String,
+    /// `true` when trying again later may help (EAGAIN, ENOMEM, a full disk, ETXTBSY);
+    /// `false` leads to FATAL (the command does not exist, may not be executed, …).
+    pub transient: bool,
+}
+
+/// Everything that the engine can be asked to do, in order.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Bring the run to life; answered by [`Event::Spawned`] or [`Event::SpawnFailed`].
+    Spawn { process: ProcessName, run: RunId },
+    /// Send `signal` to the main process, or to its whole process group.
+    Signal { run: RunId, signal: i32, group: bool },
+    /// SIGKILL everything of the run's tree, the main process too. [`Event::Exited`] follows.
+    KillTree { run: RunId },
+    /// After the main process has ended: send `signal` to whatever is left of the tree and
+    /// answer with [`Event::Gone`] when nothing is. SIGKILL is repeated until it has worked;
+    /// any other signal is sent once; 0 sends nothing and only waits. A later `Sweep` of the
+    /// same run replaces this one. The answer comes also when nothing was left to begin with.
+    Sweep { run: RunId, signal: i32 },
+    /// Something about this process changed: record it and tell those who watch.
+    Announce(Change),
+    /// Something about this process changed that only the record needs to know (a deadline, a
+    /// counter, who wants what): write its snapshot down.
+    Persist { process: ProcessName },
+    /// The process is no longer part of the configuration and nothing of it is left.
+    Forget { process: ProcessName },
+    /// The answer to [`Command::Shutdown`]: nothing runs any more.
+    ShutdownComplete,
+}
+
+/// A change worth recording, in the operator's terms.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    pub process: ProcessName,
+    pub run: Option<RunId>,
+    pub from: StateCode,
+    pub to: StateCode,
+    /// `exited with code 3 (unexpected); next try in 4.2 s, 3rd of 5`.
+    pub detail: String,
+}
+
+/// The states of supervisord, with its numbers, as every client knows them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u16)]
+pub enum StateCode {
+    Stopped = 0,
+    Starting = 10,
+    Running = 20,
+    Backoff = 30,
+    Stopping = 40,
+    Exited = 100,
+    Fatal = 200,
+    Unknown = 1000,
+}
+
+/// What is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Goal {
+    Up,
+    Down,
+}
+
+/// Everything a person or a client may want to know of one process, beside the machine.
+///
+/// Made by [`Supervisor::status`](super::Supervisor::status); times are monotonic, the engine
+/// adds civil time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProcessStatus {
+    pub process: ProcessName,
+    pub program: Arc<Program>,
+    pub state: StateCode,
+    pub goal: Goal,
+    /// Who set the goal, when it was not the configuration.
+    pub goal_by: Option<Actor>,
+    /// The run that lives, or that is being stopped.
+    pub run: Option<RunId>,
+    pub pid: Option<u32>,
+    /// When the current state was entered.
+    pub since: Instant,
+    /// When the living run was spawned.
+    pub started: Option<Instant>,
+    /// Starts after the first one since the supervisor first saw this process.
+    pub restarts: u64,
+    /// How the last run ended, and when.
+    pub last_exit: Option<(Exit, Instant)>,
+    /// The last spawn failure while it is the reason for the state.
+    pub failure: Option<SpawnFailure>,
+    /// When the next try is due (backoff or open breaker).
+    pub retry_at: Option<Instant>,
+    /// Failures counted now, and how many open the breaker.
+    pub failures: (u32, u32),
+    pub breaker: BreakerState,
+    /// One sentence: why it is in this state, what happens next, what to do.
+    pub reason: String,
+    /// The programs that a start waits for.
+    pub waiting_for: Vec<ProcessName>,
+}
+
+/// The restart breaker's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BreakerState {
+    Closed,
+    /// No restart before this time.
+    Open {
+        until: Instant,
+    },
+    /// One try is under way; it decides.
+    HalfOpen,
+}
+
+impl StateCode {
+    /// Returns supervisord's name of the state.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stopped => "STOPPED",
+            Self::Starting => "STARTING",
+            Self::Running => "RUNNING",
+            Self::Backoff => "BACKOFF",
+            Self::Stopping => "STOPPING",
+            Self::Exited => "EXITED",
+            Self::Fatal => "FATAL",
+            Self::Unknown => "UNKNOWN",
+        }
+    }
+
+    /// Returns supervisord's number of the state.
+    pub fn code(self) -> u16 {
+        self as u16
+    }
+}
+
+impl ProcessStatus {
+    /// Returns how long the living run has been up.
+    pub fn uptime(&self, now: Instant) -> Option<Duration> {
+        self.started.map(|started| now.since(started))
+    }
+}

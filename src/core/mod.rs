@@ -1,0 +1,45 @@
+//! Decides and never does: pure machines, an event and the time in, actions out.
+//!
+//! Nothing in here asks a clock, touches a file or a process, iterates a hash map or draws a
+//! random number that does not come from the seed. Deadlines are data in the state that needs
+//! them, so leaving the state cancels them.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+mod event;
+
+mod happening;
+
+mod supervisor;
+
+mod commands;
+
+mod configure;
+
+mod restore;
+
+mod status;
+
+mod program;
+
+mod stopping;
+
+mod order;
+
+pub mod exit;
+
+pub mod backoff;
+
+pub mod breaker;
+
+pub mod text;
+
+#[cfg(test)]
+mod bench;
+#[cfg(test)]
+mod supervisor_tests;
+
+pub use event::*;
+pub use happening::{Happening, HappeningKind};
+pub use program::{Born, Remains, Snapshot, State, StopPhase};
+pub use restore::{Found, FoundRun, Restore};
+pub use supervisor::Supervisor;

@@ -1,0 +1,202 @@
+//! What people and clients see of a process, and the sentences that explain it.
+
+use super::program::{Process, State, StopPhase};
+use super::supervisor::Supervisor;
+use super::text;
+use super::{Goal, ProcessStatus};
+use crate::name::ProcessName;
+
+impl Supervisor {
+    pub(super) fn status_of(&self, process: &Process) -> ProcessStatus {
+        let facts = &process.facts;
+        let rule = &process.program.lifecycle.breaker;
+        let counted = u32::try_from(facts.breaker.failures.len()).unwrap_or(u32::MAX);
+        ProcessStatus {
+            process: facts.process.clone(),
+            program: process.program.clone(),
+            state: process.code(),
+            goal: facts.goal,
+            goal_by: facts.goal_by.clone(),
+            run: process.run(),
+            pid: process.signallable().and(process.born()).map(|born| born.pid),
+            since: facts.since,
+            started: process.signallable().and(process.born()).map(|born| born.at),
+            restarts: facts.starts.saturating_sub(1),
+            last_exit: facts.last_exit,
+            failure: facts.failure.clone(),
+            retry_at: match facts.state {
+                State::Backoff { retry_at } => Some(retry_at),
+                State::Stopped | State::Waiting { .. } | State::Starting { .. } => None,
+                State::Running { .. } | State::Stopping { .. } => None,
+                State::Exited | State::Fatal => None,
+            },
+            failures: (counted.max(facts.backoff.failures), rule.failures),
+            breaker: facts.breaker.state,
+            reason: self.reason(process),
+            waiting_for: self.waiting_for(process),
+        }
+    }
+
+    /// Returns the processes that a waiting start needs first.
+    fn waiting_for(&self, process: &Process) -> Vec<ProcessName> {
+        if !matches!(process.facts.state, State::Waiting { .. }) {
+            return Vec::new();
+        }
+        let is_obstacle =
+            |name: &&ProcessName| self.get(name).is_some_and(|other| !other.standing().running);
+        self.graph
+            .obstacles(&process.program)
+            .flat_map(|program| self.processes_of(program))
+            .filter(is_obstacle)
+            .cloned()
+            .collect()
+    }
+
+    fn reason(&self, process: &Process) -> String {
+        let facts = &process.facts;
+        let last = facts.last_exit.map(|(exit, _)| text::exit(exit));
+        match facts.state {
+            State::Stopped => self.why_stopped(process),
+            State::Waiting { .. } => self.why_waiting(process),
+            State::Starting { .. } | State::Running { .. } if self.is_stop_wanted(process) => {
+                let first: Vec<&str> = self
+                    .graph
+                    .stopping_dependants(&process.program.name)
+                    .into_iter()
+                    .map(|name| name.as_str())
+                    .collect();
+                match first.is_empty() {
+                    true => format!("{}; as soon as it is spawned", self.why_stopping(process)),
+                    false => {
+                        let names = first.join("`, `");
+                        format!("{}; after `{names}` has stopped", self.why_stopping(process))
+                    }
+                }
+            }
+            State::Starting { born: None, .. } => "is being spawned".to_owned(),
+            State::Starting { .. } => format!(
+                "counts as running {} after its start",
+                text::duration(process.program.lifecycle.start_period)
+            ),
+            State::Running { .. } => match (last, facts.starts) {
+                (Some(last), 2..) => format!("running; the run before {last}"),
+                (Some(_) | None, _) => "running".to_owned(),
+            },
+            State::Stopping { phase, .. } => {
+                let step = match phase {
+                    StopPhase::Signalled { .. } => "the stop signal was sent",
+                    StopPhase::Killing { times: 0 | 1, .. } => "SIGKILL was sent to its whole tree",
+                    StopPhase::Killing { .. } => "does not die of SIGKILL; blocked in the kernel?",
+                    StopPhase::Sweeping { .. } => {
+                        "its main process has ended, others of its tree live"
+                    }
+                };
+                match self.is_stop_wanted(process) {
+                    true => format!("{}; {step}", self.why_stopping(process)),
+                    false => format!("{step}; starts again when it has stopped"),
+                }
+            }
+            State::Backoff { .. } => self.why_backoff(process, last),
+            State::Exited => format!(
+                "{}; its restart policy leaves it so",
+                last.unwrap_or_else(|| "exited".to_owned())
+            ),
+            State::Fatal => match (&facts.failure, last) {
+                (Some(failure), _) => failure.message.clone(),
+                (None, Some(last)) => format!("{last}, which is listed as permanent"),
+                (None, None) => "gave up".to_owned(),
+            },
+        }
+    }
+
+    fn why_backoff(&self, process: &Process, last: Option<String>) -> String {
+        let facts = &process.facts;
+        let open = matches!(facts.breaker.state, super::BreakerState::Open { .. });
+        if open {
+            let State::Backoff { retry_at } = facts.state else { return String::new() };
+            let sentence = process.breaker_sentence();
+            return format!(
+                "{sentence}; next try {} after the last",
+                text::duration(retry_at.since(facts.since))
+            );
+        }
+        let cause = match (&facts.failure, last) {
+            (Some(failure), _) => failure.message.clone(),
+            (None, Some(last)) => last,
+            (None, None) => "failed".to_owned(),
+        };
+        format!("{cause}; {} failure in a row", text::ordinal(facts.backoff.failures))
+    }
+
+    fn why_stopped(&self, process: &Process) -> String {
+        let facts = &process.facts;
+        match (&facts.goal_by, facts.goal) {
+            (Some(by), Goal::Down) => format!("stopped by {}", text::actor(by)),
+            (None, Goal::Down) if facts.last_exit.is_none() => {
+                "not started: `autostart` is off".to_owned()
+            }
+            (None, Goal::Down) => "stopped".to_owned(),
+            (_, Goal::Up) => match &self.shutdown {
+                Some(by) => format!("shutdown by {}", text::actor(by)),
+                None => "stopped".to_owned(),
+            },
+        }
+    }
+
+    /// Says why a run has to end.
+    pub(super) fn why_stopping(&self, process: &Process) -> String {
+        let facts = &process.facts;
+        if facts.removed {
+            return "removed from the configuration".to_owned();
+        }
+        if let Some(by) = &self.shutdown {
+            return format!("shutdown by {}", text::actor(by));
+        }
+        match (facts.goal, &facts.goal_by) {
+            (Goal::Down, Some(by)) => return format!("stopped by {}", text::actor(by)),
+            (Goal::Down, None) => return "not wanted by the configuration".to_owned(),
+            (Goal::Up, _) if facts.restart => return "restarting".to_owned(),
+            (Goal::Up, _) => {}
+        }
+        let requires = &process.program.lifecycle.requires;
+        match requires.iter().find(|name| self.graph.summary(name).withdrawn) {
+            Some(name) => format!("stops because `{name}`, which it requires, stops"),
+            None => "stopping".to_owned(),
+        }
+    }
+
+    /// Says what a start has to wait for.
+    pub(super) fn why_waiting(&self, process: &Process) -> String {
+        if !process.facts.remains.is_empty() {
+            return "waits until nothing of the last run is alive".to_owned();
+        }
+        let Some(program) = self.graph.obstacles(&process.program).next() else {
+            return "about to start".to_owned();
+        };
+        if !process.program.lifecycle.requires.contains(program) {
+            return format!("waits for `{program}`, which starts before it");
+        }
+        let blocker = self
+            .processes_of(program)
+            .filter_map(|name| self.get(name))
+            .find(|other| !other.standing().running);
+        let Some(blocker) = blocker else {
+            return format!("requires `{program}`, which has no process");
+        };
+        let name = &blocker.facts.process;
+        let how = match blocker.facts.state {
+            State::Stopped => match (&blocker.facts.goal_by, blocker.facts.goal) {
+                (Some(by), Goal::Down) => format!("which was stopped by {}", text::actor(by)),
+                (None, Goal::Down) => "which is stopped".to_owned(),
+                (_, Goal::Up) => "which is stopped".to_owned(),
+            },
+            State::Fatal => format!("which is FATAL; starts by itself when `{name}` runs"),
+            State::Exited => format!("which has exited; starts by itself when `{name}` runs"),
+            State::Backoff { .. } => "which has failed and will be tried again".to_owned(),
+            State::Stopping { .. } => "which is being stopped".to_owned(),
+            State::Waiting { .. } | State::Starting { .. } => "which is starting".to_owned(),
+            State::Running { .. } => "which is about to stop".to_owned(),
+        };
+        format!("requires `{name}`, {how}")
+    }
+}

@@ -1,0 +1,326 @@
+//! All processes together: events find their process, starts and stops find their order.
+//!
+//! Every change of a process goes through [`Supervisor::update`], which keeps the indexes
+//! (deadlines, counts of the dependency graph) true. What follows from a change for others is
+//! done by [`Supervisor::settle`] before the event is over.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::order::Graph;
+use super::program::{Process, Snapshot, Standing, State};
+use super::{Action, Actor, Event, Goal, ProcessStatus};
+use crate::name::{ProcessName, ProgramName, RunId};
+use crate::time::Instant;
+
+/// Decides about all processes. Takes events and the time, returns actions.
+#[derive(Debug)]
+pub struct Supervisor {
+    pub(super) processes: BTreeMap<ProcessName, Entry>,
+    pub(super) graph: Graph,
+    /// Which process a run belongs to, for every run that is not known to be gone.
+    pub(super) runs: BTreeMap<RunId, ProcessName>,
+    pub(super) deadlines: BTreeSet<(Instant, ProcessName)>,
+    /// All processes in start order.
+    pub(super) order: BTreeSet<(i32, ProcessName)>,
+    /// Processes that may have something to do, in start order.
+    pub(super) stirred: BTreeSet<(i32, ProcessName)>,
+    /// Goals of before the reboot, until the first configuration takes them up.
+    pub(super) remembered: BTreeMap<ProcessName, (Goal, Actor)>,
+    pub(super) live: usize,
+    pub(super) shutdown: Option<Actor>,
+    pub(super) shutdown_complete: bool,
+    pub(super) next_run: RunId,
+    random: fastrand::Rng,
+}
+
+/// A process and what the indexes hold of it.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) process: Process,
+    deadline: Option<Instant>,
+    standing: Standing,
+    priority: i32,
+}
+
+impl Supervisor {
+    /// Makes a supervisor of nothing. The seed decides over the jitter of delays.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            processes: BTreeMap::new(),
+            graph: Graph::default(),
+            runs: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            order: BTreeSet::new(),
+            stirred: BTreeSet::new(),
+            remembered: BTreeMap::new(),
+            live: 0,
+            shutdown: None,
+            shutdown_complete: false,
+            next_run: RunId(1),
+            random: fastrand::Rng::with_seed(seed),
+        }
+    }
+
+    /// Takes one event and returns what the engine must do about it, in order.
+    ///
+    /// A report on a run that is not known, or is known to be gone, has no effect.
+    pub fn on_event(&mut self, now: Instant, event: Event) -> Vec<Action> {
+        let mut actions = Vec::new();
+        match event {
+            Event::Configure(programs) => self.configure(now, programs, &mut actions),
+            Event::Operator(command) => self.command(now, command, &mut actions),
+            Event::Spawned { run, pid } => self.on_run(run, |process, _| {
+                process.on_spawned(now, run, pid, &mut actions);
+            }),
+            Event::SpawnFailed { run, failure } => {
+                let random = self.random.f64();
+                let awaited = |process: &Process| matches!(process.facts.state, State::Starting { run: ours, born: None } if ours == run);
+                if self.owner(run).is_some_and(|owner| self.get(&owner).is_some_and(awaited)) {
+                    self.on_run(run, |process, stop_wanted| {
+                        process.on_spawn_failed(now, failure, stop_wanted, random, &mut actions);
+                    });
+                    self.runs.remove(&run);
+                }
+            }
+            Event::Exited { run, exit } => {
+                let random = self.random.f64();
+                self.on_run(run, |process, stop_wanted| {
+                    if !process.on_stray_exited(run, &mut actions) {
+                        process.on_exited(now, exit, stop_wanted, random, &mut actions);
+                    }
+                });
+            }
+            Event::Gone { run } => {
+                let shutting_down = self.is_shutting_down();
+                let mut gone = false;
+                self.on_run(run, |process, _| {
+                    gone = process.on_gone(now, run, shutting_down, &mut actions);
+                });
+                if gone {
+                    self.runs.remove(&run);
+                }
+            }
+            // What follows may be due at once too, such as a grace of zero.
+            Event::DeadlineReached => {
+                while self.next_deadline().is_some_and(|at| at <= now) {
+                    self.on_deadlines(now, &mut actions);
+                    self.settle(now, &mut actions);
+                }
+            }
+        }
+        self.settle(now, &mut actions);
+        actions
+    }
+
+    /// Returns when [`Event::DeadlineReached`] is due.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// Returns what is known of one process.
+    pub fn status(&self, name: &ProcessName) -> Option<ProcessStatus> {
+        self.processes.get(name).map(|entry| self.status_of(&entry.process))
+    }
+
+    /// Returns all processes in start order: by priority, then name.
+    pub fn statuses(&self) -> impl Iterator<Item = ProcessStatus> {
+        self.order.iter().filter_map(|(_, name)| self.status(name))
+    }
+
+    /// Returns the processes of a program, those on their way out included.
+    pub fn processes_of(&self, program: &ProgramName) -> impl Iterator<Item = &ProcessName> {
+        self.graph.node(program).into_iter().flat_map(|node| &node.processes)
+    }
+
+    /// Returns whose run this is, until it is gone.
+    pub fn process_of_run(&self, run: RunId) -> Option<&ProcessName> {
+        self.runs.get(&run)
+    }
+
+    pub fn is_shutting_down(&self) -> bool {
+        self.shutdown.is_some()
+    }
+
+    /// Returns the number of the next run; no run has had it or a higher one.
+    pub fn next_run(&self) -> RunId {
+        self.next_run
+    }
+
+    /// Returns all that must be written down of one process.
+    pub fn snapshot(&self, name: &ProcessName) -> Option<Snapshot> {
+        self.get(name).map(|process| process.facts.clone())
+    }
+
+    /// Returns the goals that operators set; they hold over a reboot.
+    pub fn explicit_goals(&self) -> Vec<(ProcessName, Goal, Actor)> {
+        let goal = |facts: &Snapshot| {
+            let by = facts.goal_by.clone()?;
+            Some((facts.process.clone(), facts.goal, by))
+        };
+        self.processes.values().filter_map(|entry| goal(&entry.process.facts)).collect()
+    }
+
+    /// Hands over the goals of before a reboot. The first configuration takes up those of its
+    /// processes and drops the rest.
+    pub fn remember_goals(&mut self, goals: Vec<(ProcessName, Goal, Actor)>) {
+        self.remembered.extend(goals.into_iter().map(|(name, goal, by)| (name, (goal, by))));
+    }
+
+    pub(super) fn get(&self, name: &ProcessName) -> Option<&Process> {
+        self.processes.get(name).map(|entry| &entry.process)
+    }
+
+    fn owner(&self, run: RunId) -> Option<ProcessName> {
+        self.runs.get(&run).cloned()
+    }
+
+    /// Whether the process must not have a run now.
+    pub(super) fn is_stop_wanted(&self, process: &Process) -> bool {
+        !process.is_wanted()
+            || self.is_shutting_down()
+            || self.graph.summary(&process.program.name).held
+    }
+
+    fn on_run(&mut self, run: RunId, change: impl FnOnce(&mut Process, bool)) {
+        let Some(owner) = self.owner(run) else { return };
+        let stop_wanted = self.get(&owner).is_some_and(|process| self.is_stop_wanted(process));
+        self.update(&owner, |process| change(process, stop_wanted));
+    }
+
+    /// Puts a process into all indexes.
+    pub(super) fn insert(&mut self, process: Process) {
+        let name = process.facts.process.clone();
+        let priority = process.program.lifecycle.priority;
+        self.graph.add_process(&name);
+        self.order.insert((priority, name.clone()));
+        let entry = Entry { process, deadline: None, standing: Standing::default(), priority };
+        self.processes.insert(name.clone(), entry);
+        self.update(&name, |_| ());
+    }
+
+    /// Changes a process and keeps the indexes true. The only way to change one.
+    pub(super) fn update(&mut self, name: &ProcessName, change: impl FnOnce(&mut Process)) {
+        let Some(entry) = self.processes.get_mut(name) else { return };
+        change(&mut entry.process);
+        let priority = entry.process.program.lifecycle.priority;
+        if priority != entry.priority {
+            self.order.remove(&(entry.priority, name.clone()));
+            self.stirred.remove(&(entry.priority, name.clone()));
+            self.order.insert((priority, name.clone()));
+            entry.priority = priority;
+        }
+        let deadline = entry.process.deadline();
+        if deadline != entry.deadline {
+            if let Some(old) = entry.deadline {
+                self.deadlines.remove(&(old, name.clone()));
+            }
+            if let Some(new) = deadline {
+                self.deadlines.insert((new, name.clone()));
+            }
+            entry.deadline = deadline;
+        }
+        self.stirred.insert((priority, name.clone()));
+        let (before, after) = (entry.standing, entry.process.standing());
+        if before != after {
+            entry.standing = after;
+            self.live =
+                (self.live + usize::from(after.live)).saturating_sub(usize::from(before.live));
+            self.graph.count(name.program(), before, after);
+        }
+    }
+
+    fn on_deadlines(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        while let Some((at, name)) = self.deadlines.first().cloned() {
+            if at > now {
+                return;
+            }
+            self.update(&name, |process| process.on_deadline(now, actions));
+        }
+    }
+
+    /// Begins every stop and start that may begin now, and forgets what is over.
+    ///
+    /// Stops go in reverse start order, starts in start order.
+    pub(super) fn settle(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        loop {
+            for program in std::mem::take(&mut self.graph.stirred) {
+                let Some(node) = self.graph.node(&program) else { continue };
+                for name in &node.processes {
+                    if let Some(entry) = self.processes.get(name) {
+                        self.stirred.insert((entry.priority, name.clone()));
+                    }
+                }
+            }
+            let stirred = std::mem::take(&mut self.stirred);
+            if stirred.is_empty() {
+                break;
+            }
+            for (_, name) in stirred.iter().rev() {
+                self.try_stop(now, name, actions);
+            }
+            for (_, name) in &stirred {
+                self.try_start(now, name, actions);
+            }
+        }
+        if self.is_shutting_down() && self.live == 0 && !self.shutdown_complete {
+            self.shutdown_complete = true;
+            actions.push(Action::ShutdownComplete);
+        }
+    }
+
+    fn try_stop(&mut self, now: Instant, name: &ProcessName, actions: &mut Vec<Action>) {
+        let Some(process) = self.get(name) else { return };
+        let live = process.standing().live;
+        if process.facts.removed && !live {
+            return self.forget(name, actions);
+        }
+        if !self.is_stop_wanted(process) {
+            return;
+        }
+        let shutting_down = self.is_shutting_down();
+        match process.facts.state {
+            State::Starting { born: Some(_), .. } | State::Running { .. } => {
+                if !self.graph.is_needed_by_stopping(name.program()) {
+                    let why = self.why_stopping(process);
+                    self.update(name, |process| process.begin_stop(now, &why, actions));
+                }
+            }
+            State::Waiting { .. } | State::Backoff { .. } => {
+                if shutting_down || process.facts.goal == Goal::Down || process.facts.removed {
+                    let why = self.why_stopping(process);
+                    self.update(name, |process| process.give_up_waiting(now, &why, actions));
+                }
+            }
+            State::Starting { born: None, .. } | State::Stopped | State::Stopping { .. } => {}
+            State::Exited | State::Fatal => {}
+        }
+    }
+
+    fn try_start(&mut self, now: Instant, name: &ProcessName, actions: &mut Vec<Action>) {
+        let Some(process) = self.get(name) else { return };
+        let State::Waiting { told, .. } = process.facts.state else { return };
+        let blocked = self.is_stop_wanted(process)
+            || !process.facts.remains.is_empty()
+            || self.graph.obstacles(&process.program).next().is_some();
+        if !blocked {
+            let run = self.next_run;
+            self.next_run = RunId(run.0 + 1);
+            self.runs.insert(run, name.clone());
+            self.update(name, |process| process.begin_start(now, run, actions));
+        } else if !told {
+            let why = self.why_waiting(process);
+            self.update(name, |process| process.tell_waiting(now, why, actions));
+        }
+    }
+
+    fn forget(&mut self, name: &ProcessName, actions: &mut Vec<Action>) {
+        let Some(entry) = self.processes.remove(name) else { return };
+        if let Some(deadline) = entry.deadline {
+            self.deadlines.remove(&(deadline, name.clone()));
+        }
+        self.order.remove(&(entry.priority, name.clone()));
+        self.graph.count(name.program(), entry.standing, Standing::default());
+        self.graph.remove_process(name);
+        actions.push(Action::Forget { process: name.clone() });
+    }
+}
