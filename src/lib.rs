@@ -17,3 +17,5 @@ pub mod time;
 pub mod config;
 
 pub mod core;
+
+pub mod os;

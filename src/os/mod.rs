@@ -1,0 +1,37 @@
+//! The only system calls and the only `unsafe` of the project.
+
+pub mod pidfd;
+
+pub mod pin;
+
+pub mod proc;
+
+pub mod cgroup;
+
+pub mod tree;
+
+pub mod explain;
+
+pub mod clock;
+
+pub mod limits;
+
+pub mod memory;
+
+pub mod usage;
+
+pub mod process;
+
+pub mod readable;
+
+pub mod seqpacket;
+
+pub mod spawn;
+
+pub mod splice;
+
+pub mod thread;
+
+pub mod peer;
+
+pub mod sigpipe;
