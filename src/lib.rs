@@ -19,3 +19,5 @@ pub mod config;
 pub mod core;
 
 pub mod os;
+
+pub mod store;

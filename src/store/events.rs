@@ -1,0 +1,278 @@
+//! The event log: JSON lines in the runtime directory, with ids that go on over restarts.
+//!
+//! Two files take turns: when the current one is full the other is emptied and used. A disk
+//! that refuses an event costs nothing but the event's life beyond this process.
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::Note;
+use crate::core::{Happening, HappeningKind};
+use crate::time::Wall;
+
+/// A file is full at the first line that reaches this size.
+const ROTATE_BYTES: u64 = 1 << 20;
+/// Events that are kept in memory for clients that come back.
+const KEPT: usize = 10_000;
+
+/// One line of the log.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    id: u64,
+    /// Milliseconds since 1970-01-01 UTC.
+    at: i64,
+    #[serde(flatten)]
+    kind: Kind,
+}
+
+/// [`HappeningKind`] as it is written.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+enum Kind {
+    State {
+        process: String,
+        from: String,
+        to: String,
+        pid: Option<u32>,
+        run: Option<u64>,
+        detail: String,
+    },
+    Audit {
+        by: String,
+        uid: Option<u32>,
+        request: String,
+        outcome: String,
+    },
+    Daemon {
+        what: String,
+        detail: String,
+    },
+}
+
+/// The log of what happened.
+#[derive(Debug)]
+pub struct EventLog {
+    paths: [PathBuf; 2],
+    current: usize,
+    file: Option<File>,
+    written_bytes: u64,
+    last_id: u64,
+    kept: VecDeque<Arc<Happening>>,
+    trouble: Option<String>,
+}
+
+impl EventLog {
+    /// Reads what is there and goes on after it. A torn or damaged line is skipped with a note.
+    pub fn open(directory: &Path) -> (Self, Vec<Note>) {
+        let paths = [0, 1].map(|number| directory.join(format!("events.{number}.jsonl")));
+        let mut notes = Vec::new();
+        let read = [0, 1].map(|number| read_lines(&paths[number], &mut notes));
+        let newest = |number: usize| read[number].last().map_or(0, |happening| happening.id);
+        let current = usize::from(newest(1) > newest(0));
+        let last_id = newest(0).max(newest(1));
+        let mut all: Vec<Arc<Happening>> = read.into_iter().flatten().map(Arc::new).collect();
+        all.sort_by_key(|happening| happening.id);
+        let mut kept = VecDeque::from(all);
+        kept.drain(..kept.len().saturating_sub(KEPT));
+        let (file, written_bytes, trouble) = (None, 0, None);
+        let mut log = Self { paths, current, file, written_bytes, last_id, kept, trouble };
+        if let Err(error) = log.reopen(false) {
+            log.failed(&error);
+        }
+        (log, notes)
+    }
+
+    /// Gives the event the next id, keeps it and writes it down.
+    pub fn append(&mut self, at: Wall, kind: HappeningKind) -> Arc<Happening> {
+        self.last_id += 1;
+        let happening = Arc::new(Happening { id: self.last_id, at, kind });
+        if self.kept.len() == KEPT {
+            self.kept.pop_front();
+        }
+        self.kept.push_back(Arc::clone(&happening));
+        match self.write(&happening) {
+            Ok(()) => self.trouble = None,
+            Err(error) => self.failed(&error),
+        }
+        happening
+    }
+
+    /// Returns the kept events after this id, oldest first; at most 10,000 are kept.
+    pub fn after(&self, id: u64) -> Vec<Arc<Happening>> {
+        let first = self.kept.partition_point(|happening| happening.id <= id);
+        self.kept.range(first..).cloned().collect()
+    }
+
+    /// Returns the id of the newest event, 0 before the first.
+    pub fn last_id(&self) -> u64 {
+        self.last_id
+    }
+
+    /// Says why the last event could not be written, `None` while all is well.
+    pub fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
+    }
+
+    fn failed(&mut self, error: &io::Error) {
+        let path = self.paths[self.current].display();
+        self.trouble = Some(format!("events are kept in memory only: `{path}`: {error}"));
+        self.file = None; // The next one opens it again.
+    }
+
+    fn reopen(&mut self, empty: bool) -> io::Result<()> {
+        let path = &self.paths[self.current];
+        let mut file = File::options().append(true).create(true).mode(0o600).open(path)?;
+        if empty {
+            file.set_len(0)?;
+        } else if fs::read(path)?.last().is_some_and(|byte| *byte != b'\n') {
+            file.write_all(b"\n")?; // Ends a torn line, so that the next one stays whole.
+        }
+        self.written_bytes = file.metadata()?.len();
+        self.file = Some(file);
+        Ok(())
+    }
+
+    fn write(&mut self, happening: &Happening) -> io::Result<()> {
+        if self.written_bytes >= ROTATE_BYTES {
+            self.current = 1 - self.current;
+            self.reopen(true)?;
+        } else if self.file.is_none() {
+            self.reopen(false)?;
+        }
+        let mut line = serde_json::to_vec(&Line::from(happening))?;
+        line.push(b'\n');
+        let file = self.file.as_mut().expect("it was opened above");
+        file.write_all(&line)?;
+        self.written_bytes += line.len() as u64;
+        Ok(())
+    }
+}
+
+fn read_lines(path: &Path, notes: &mut Vec<Note>) -> Vec<Happening> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
+        Err(error) => {
+            notes.push(Note::new(path, format!("earlier events cannot be read: {error}")));
+            return Vec::new();
+        }
+    };
+    let mut skipped = 0_u32;
+    let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let read = lines.filter_map(|line| match serde_json::from_slice::<Line>(line) {
+        Ok(line) => Some(Happening::from(line)),
+        Err(_) => {
+            skipped += 1;
+            None
+        }
+    });
+    let read = read.collect();
+    if skipped > 0 {
+        notes.push(Note::new(path, format!("{skipped} damaged lines were skipped")));
+    }
+    read
+}
+
+impl From<&Happening> for Line {
+    fn from(happening: &Happening) -> Self {
+        let kind = match happening.kind.clone() {
+            HappeningKind::State { process, from, to, pid, run, detail } => {
+                Kind::State { process, from, to, pid, run, detail }
+            }
+            HappeningKind::Audit { by, uid, request, outcome } => {
+                Kind::Audit { by, uid, request, outcome }
+            }
+            HappeningKind::Daemon { what, detail } => Kind::Daemon { what, detail },
+        };
+        Self { id: happening.id, at: happening.at.0, kind }
+    }
+}
+
+impl From<Line> for Happening {
+    fn from(line: Line) -> Self {
+        let kind = match line.kind {
+            Kind::State { process, from, to, pid, run, detail } => {
+                HappeningKind::State { process, from, to, pid, run, detail }
+            }
+            Kind::Audit { by, uid, request, outcome } => {
+                HappeningKind::Audit { by, uid, request, outcome }
+            }
+            Kind::Daemon { what, detail } => HappeningKind::Daemon { what, detail },
+        };
+        Self { id: line.id, at: Wall(line.at), kind }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(detail: &str) -> HappeningKind {
+        HappeningKind::Daemon { what: "warning".into(), detail: detail.into() }
+    }
+
+    #[test]
+    fn ids_and_events_go_on_over_a_restart_and_a_torn_line() {
+        let place = tempfile::tempdir().unwrap();
+        let (mut log, _) = EventLog::open(place.path());
+        let state = HappeningKind::State {
+            process: "web:0".into(),
+            from: "STOPPED".into(),
+            to: "STARTING".into(),
+            pid: Some(4),
+            run: None,
+            detail: "ä".into(),
+        };
+        let audit = HappeningKind::Audit {
+            by: "root".into(),
+            uid: Some(0),
+            request: "stop web".into(),
+            outcome: "done".into(),
+        };
+        let first = log.append(Wall(5), state);
+        let second = log.append(Wall(6), audit);
+        drop(log);
+        let path = place.path().join("events.0.jsonl");
+        File::options().append(true).open(&path).unwrap().write_all(b"{\"id\":3,\"at").unwrap();
+        let (mut log, notes) = EventLog::open(place.path());
+        assert_eq!(notes.len(), 1);
+        assert_eq!(log.after(0), [first, Arc::clone(&second)]);
+        let third = log.append(Wall(7), event("x"));
+        assert_eq!((third.id, log.after(1)), (3, vec![second, Arc::clone(&third)]));
+        let (log, _) = EventLog::open(place.path());
+        assert_eq!((log.after(2), log.last_id()), (vec![third], 3));
+    }
+
+    #[test]
+    fn the_files_take_turns_and_memory_is_bounded() {
+        let place = tempfile::tempdir().unwrap();
+        let (mut log, _) = EventLog::open(place.path());
+        for _ in 0..KEPT + 500 {
+            log.append(Wall(1), event(&"x".repeat(250)));
+        }
+        assert_eq!(log.trouble(), None);
+        assert_eq!(log.after(0).len(), KEPT);
+        for path in &log.paths {
+            assert!(fs::metadata(path).unwrap().len() < ROTATE_BYTES + 1_000);
+        }
+        let (again, _) = EventLog::open(place.path());
+        assert_eq!(again.last_id(), log.last_id());
+    }
+
+    #[test]
+    fn an_event_that_cannot_be_written_is_still_told() {
+        let place = tempfile::tempdir().unwrap();
+        let (mut log, _) = EventLog::open(&place.path().join("missing"));
+        assert_eq!(log.append(Wall(1), event("x")).id, 1);
+        assert!(log.trouble().unwrap().contains("memory only"));
+        fs::create_dir(place.path().join("missing")).unwrap();
+        log.append(Wall(2), event("y"));
+        assert_eq!((log.trouble(), log.after(0).len()), (None, 2));
+    }
+}

@@ -1,0 +1,117 @@
+//! Random configurations: five programs at most, with edges, replicas and every policy.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use mendd::config::{
+    Backoff, Breaker, Compression, Lifecycle, Limits, Logs, Program, RestartPolicy, Sink, Spawn,
+    Stdin, Stop, StopStep,
+};
+use mendd::name::{ProcessName, ProgramName};
+
+const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
+
+/// Makes a whole configuration. Edges lead only to earlier names, so there are no cycles.
+pub(crate) fn configuration(rng: &mut Rng) -> Vec<Arc<Program>> {
+    let mut programs: Vec<Arc<Program>> = Vec::new();
+    for name in NAMES {
+        if rng.u8(..10) > 0 {
+            let earlier: Vec<ProgramName> = programs.iter().map(|p| p.name.clone()).collect();
+            programs.push(Arc::new(program(rng, name, &earlier)));
+        }
+    }
+    programs
+}
+
+/// Names all processes of these programs.
+pub(crate) fn processes(programs: &[Arc<Program>]) -> Vec<ProcessName> {
+    let names = |program: &Arc<Program>| -> Vec<ProcessName> {
+        let name = program.name.clone();
+        match program.replicas {
+            None => vec![ProcessName::new(name, None)],
+            Some(count) => (0..count).map(|n| ProcessName::new(name.clone(), Some(n))).collect(),
+        }
+    };
+    programs.iter().flat_map(names).collect()
+}
+
+fn some(rng: &mut Rng, names: &[ProgramName]) -> Vec<ProgramName> {
+    names.iter().filter(|_| rng.u8(..4) == 0).cloned().collect()
+}
+
+fn millis(rng: &mut Rng, limit: u64) -> Duration {
+    Duration::from_millis(rng.u64(..limit))
+}
+
+fn program(rng: &mut Rng, name: &str, earlier: &[ProgramName]) -> Program {
+    let version = rng.u8(..3);
+    Program {
+        name: name.parse().expect("a good name"),
+        group: name.parse().expect("a good name"),
+        replicas: [None, None, Some(1), Some(2), Some(3)][rng.usize(..5)],
+        spawn: spawn(version),
+        lifecycle: lifecycle(rng, earlier),
+        logs: Logs {
+            sink: Sink::File,
+            merge_stderr: true,
+            max_size_bytes: 1,
+            max_age: None,
+            keep: 1,
+            max_total_bytes: None,
+            compress: Compression::None,
+            full_disk_block: Duration::ZERO,
+        },
+    }
+}
+
+fn lifecycle(rng: &mut Rng, earlier: &[ProgramName]) -> Lifecycle {
+    let steps = (0..rng.usize(1..3))
+        .map(|n| StopStep { signal: [15, 2][n], grace: millis(rng, 4000) })
+        .collect();
+    Lifecycle {
+        autostart: rng.u8(..4) > 0,
+        priority: rng.i32(0..3),
+        requires: some(rng, earlier),
+        wants: some(rng, earlier),
+        after: some(rng, earlier),
+        start_period: if rng.bool() { Duration::ZERO } else { millis(rng, 3000) },
+        restart: [RestartPolicy::Always, RestartPolicy::OnFailure, RestartPolicy::Never]
+            [rng.usize(..3)],
+        success_exit_codes: vec![0],
+        permanent_exit_codes: if rng.bool() { vec![] } else { vec![7] },
+        backoff: Backoff {
+            initial: millis(rng, 2000),
+            max: Duration::from_secs(30),
+            factor: 2.0,
+            jitter: 0.25,
+            reset_after: Duration::from_secs(20),
+        },
+        breaker: Breaker {
+            failures: rng.u32(1..5),
+            window: Duration::from_secs(60),
+            open: Duration::from_secs(120),
+            max_open: Duration::from_secs(600),
+        },
+        stop: Stop { steps },
+        reload_signal: None,
+    }
+}
+
+fn spawn(version: u8) -> Spawn {
+    Spawn {
+        argv: vec![format!("/bin/version-{version}")],
+        user: None,
+        directory: None,
+        umask: 0o022,
+        inherit_environment: true,
+        environment: BTreeMap::new(),
+        environment_files: Vec::new(),
+        nice: None,
+        oom_score_adj: 0,
+        limits: Limits::default(),
+        stdin: Stdin::Null,
+        no_new_privs: false,
+    }
+}
