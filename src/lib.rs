@@ -20,4 +20,6 @@ pub mod core;
 
 pub mod os;
 
+pub mod keeper;
+
 pub mod store;
