@@ -22,4 +22,6 @@ pub mod os;
 
 pub mod keeper;
 
+pub mod capture;
+
 pub mod store;
