@@ -25,3 +25,5 @@ pub mod keeper;
 pub mod capture;
 
 pub mod store;
+
+pub mod engine;

@@ -1,0 +1,273 @@
+//! What the engine writes down, and the trouble it has with it. No trouble stops supervision.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::broadcast;
+use tracing::warn;
+
+use super::{Happening, HappeningKind, active};
+use crate::config::Source;
+use crate::core::{Actor, Snapshot};
+use crate::name::{ProcessName, RunId};
+use crate::store::goals::{self, SetGoal};
+use crate::store::journal::{Journal, State};
+use crate::store::runs::RunFiles;
+use crate::store::slots::{Durability, Slots};
+use crate::store::{Note, decisions, events::EventLog};
+use crate::time::Wall;
+
+/// Key of the next run's number in the journal; no process can be called so.
+const NEXT_RUN: &str = "!next-run";
+
+/// Key of the shutdown that is under way.
+const SHUTDOWN: &str = "!shutdown";
+
+/// Bytes of one goals slot at the start; it grows when it must.
+const GOALS_SLOT_BYTES: usize = 8192;
+
+/// All that is written down.
+pub(super) struct Books {
+    runtime_dir: PathBuf,
+    journal: Journal,
+    events: EventLog,
+    listeners: broadcast::Sender<Arc<Happening>>,
+    goals: Slots,
+    /// The goals as they are on disk.
+    goals_written: Vec<u8>,
+    files: RunFiles,
+    journal_trouble: Option<String>,
+    goals_trouble: Option<String>,
+}
+
+/// What an earlier brain left.
+pub(super) struct Past {
+    pub(super) snapshots: Vec<Snapshot>,
+    pub(super) next_run: RunId,
+    pub(super) goals: Vec<SetGoal>,
+    /// Who ended the daemon, and its exit code, when the brain died in the middle of it.
+    pub(super) shutdown: Option<(Actor, u8)>,
+    pub(super) notes: Vec<Note>,
+}
+
+impl Books {
+    /// Opens everything in the runtime and state directories.
+    ///
+    /// # Errors
+    ///
+    /// Only when runs could not be recorded, because then nothing could be adopted safely.
+    pub(super) fn open(
+        runtime_dir: &Path,
+        state_dir: &Path,
+        listeners: broadcast::Sender<Arc<Happening>>,
+    ) -> std::io::Result<(Self, Past)> {
+        let mut notes = Vec::new();
+        let rebooted = wipe_after_reboot(runtime_dir);
+        let (files, more) = RunFiles::new(runtime_dir)?;
+        notes.extend(more);
+        let (journal, state, more) = Journal::open(runtime_dir);
+        notes.extend(more);
+        let (events, more) = EventLog::open(runtime_dir);
+        notes.extend(more);
+        let (slots, loaded, mut more) = Slots::open(
+            &state_dir.join("goals"),
+            goals::VERSION,
+            GOALS_SLOT_BYTES,
+            Durability::Synced,
+        );
+        // The last note then says why; it is over as soon as a write succeeds.
+        let goals_trouble =
+            if slots.is_writable() { None } else { more.pop().map(|note| note.to_string()) };
+        notes.extend(more);
+        let goals_written = loaded.map(|loaded| loaded.body).unwrap_or_default();
+        let mut past = Past {
+            snapshots: Vec::new(),
+            next_run: RunId(1),
+            goals: Vec::new(),
+            shutdown: None,
+            notes: Vec::new(),
+        };
+        if rebooted {
+            tracing::info!("the machine has been started again since the last run");
+        }
+        past.read_journal(&state, runtime_dir, &mut notes);
+        if !goals_written.is_empty() {
+            match goals::decode(&goals_written) {
+                Ok(goals) => past.goals = goals,
+                Err(error) => notes.push(Note {
+                    file: state_dir.join("goals"),
+                    text: format!("the goals that were set are not understood: {error}"),
+                }),
+            }
+        }
+        past.notes = notes;
+        let books = Self {
+            runtime_dir: runtime_dir.to_path_buf(),
+            journal,
+            events,
+            listeners,
+            goals: slots,
+            goals_written,
+            files,
+            journal_trouble: None,
+            goals_trouble,
+        };
+        Ok((books, past))
+    }
+
+    pub(super) fn files(&self) -> &RunFiles {
+        &self.files
+    }
+
+    /// Writes down what was decided about a process.
+    pub(super) fn keep(&mut self, process: &ProcessName, snapshot: &Snapshot) {
+        let result = decisions::encode(snapshot)
+            .map_err(std::io::Error::other)
+            .and_then(|body| self.journal.put(&process.to_string(), &body));
+        self.journal_result(result);
+    }
+
+    /// Forgets a process.
+    pub(super) fn forget(&mut self, process: &ProcessName) {
+        let result = self.journal.delete(&process.to_string());
+        self.journal_result(result);
+    }
+
+    /// Makes sure that no later brain gives a number twice.
+    pub(super) fn note_next_run(&mut self, next: RunId) {
+        let result = self.journal.put(NEXT_RUN, next.to_string().as_bytes());
+        self.journal_result(result);
+    }
+
+    /// Writes down that the daemon is ending, so that the next brain goes on with it.
+    pub(super) fn note_shutdown(&mut self, by: &Actor, code: u8) {
+        let result = self.journal.put(SHUTDOWN, &goals::encode_shutdown(by, code));
+        self.journal_result(result);
+    }
+
+    fn journal_result(&mut self, result: std::io::Result<()>) {
+        self.journal_trouble = result.err().map(|error| {
+            format!(
+                "decisions cannot be written to `{}` ({error}): they are kept in memory and \
+                 would be lost with the daemon",
+                self.runtime_dir.display()
+            )
+        });
+    }
+
+    /// Returns the present trouble with the journal.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.journal_trouble.clone()
+    }
+
+    /// Returns the present trouble with the goals.
+    pub(super) fn goals_trouble(&self) -> Option<String> {
+        self.goals_trouble.clone()
+    }
+
+    /// Writes the goals that operators set, if they changed.
+    pub(super) fn keep_goals(&mut self, goals: &[SetGoal]) {
+        let body = goals::encode(goals);
+        if body == self.goals_written && self.goals_trouble.is_none() {
+            return;
+        }
+        match self.goals.write(&body) {
+            Ok(()) => {
+                self.goals_written = body;
+                self.goals_trouble = None;
+            }
+            Err(error) => {
+                self.goals_trouble = Some(format!(
+                    "goals cannot be written to `{}` ({error}): a reboot would bring back the \
+                     ones before",
+                    self.goals.path().display()
+                ));
+            }
+        }
+    }
+
+    /// Keeps the texts of the active configuration; returns the trouble with it.
+    pub(super) fn keep_active(&mut self, sources: &[Source]) -> Option<String> {
+        let error = active::keep(&self.runtime_dir, sources).err()?;
+        let message = format!(
+            "the active configuration cannot be kept in `{}` ({error}): a brain that comes back \
+             would go on with the one before",
+            self.runtime_dir.display()
+        );
+        warn!("{message}");
+        Some(message)
+    }
+
+    /// Removes what is left of a run on disk.
+    pub(super) fn close_run(&self, run: RunId) {
+        self.files.remove(run);
+    }
+
+    /// Forgets everything that only a next brain would want: the daemon ends in order, and the
+    /// next one begins to count anew. Goals are in the state directory; where they could not be
+    /// written there, the decisions stay.
+    pub(super) fn close(&mut self, processes: &[ProcessName]) {
+        if self.goals_trouble().is_none() {
+            processes.iter().for_each(|process| self.forget(process));
+        }
+        active::forget(&self.runtime_dir);
+        self.forget_shutdown();
+    }
+
+    /// Forgets that the daemon was ending.
+    pub(super) fn forget_shutdown(&mut self) {
+        let result = self.journal.delete(SHUTDOWN);
+        self.journal_result(result);
+    }
+
+    /// Writes an event down and tells those who listen; returns its id.
+    pub(super) fn happened(&mut self, at: Wall, kind: HappeningKind) -> u64 {
+        let happening = self.events.append(at, kind);
+        let id = happening.id;
+        // Nobody listens most of the time.
+        let _ = self.listeners.send(happening);
+        id
+    }
+
+    pub(super) fn events_after(&self, id: u64) -> Vec<Arc<Happening>> {
+        self.events.after(id)
+    }
+}
+
+impl Past {
+    fn read_journal(&mut self, state: &State, runtime_dir: &Path, notes: &mut Vec<Note>) {
+        for (key, body) in state {
+            if key == NEXT_RUN {
+                let number = std::str::from_utf8(body).ok().and_then(|text| text.parse().ok());
+                self.next_run = RunId(number.unwrap_or(1));
+                continue;
+            }
+            if key == SHUTDOWN {
+                self.shutdown = goals::decode_shutdown(body);
+                continue;
+            }
+            match decisions::decode(body) {
+                Ok(snapshot) => self.snapshots.push(snapshot),
+                Err(error) => notes.push(Note {
+                    file: runtime_dir.join("journal"),
+                    text: format!("what was decided about `{key}` is not understood: {error}"),
+                }),
+            }
+        }
+    }
+}
+
+/// Removes decisions of another boot: their times and pids mean nothing any more.
+///
+/// Matters only where the runtime directory is not on tmpfs.
+fn wipe_after_reboot(runtime_dir: &Path) -> bool {
+    let written = std::fs::read_to_string(runtime_dir.join("boot_id")).unwrap_or_default();
+    let rebooted = !written.trim().is_empty()
+        && crate::os::proc::boot_id().is_some_and(|current| current != written.trim());
+    if rebooted {
+        for name in ["journal.0", "journal.1", "active.json"] {
+            let _ = std::fs::remove_file(runtime_dir.join(name));
+        }
+    }
+    rebooted
+}

@@ -1,0 +1,373 @@
+//! Joins the engine's parts at the start, and takes leave at the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::mpsc::unbounded_channel;
+use tracing::{info, warn};
+use tracing_appender::non_blocking::WorkerGuard;
+
+use super::core_loop::{End, Engine, Sources};
+use super::fdstore::FdStore;
+use super::held::Held;
+use super::keeper_link::KeeperSender;
+use super::launch::{self, Workshop};
+use super::pins::Pins;
+use super::reload::Reading;
+use super::run::{Found, exit_of};
+use super::successor::KeeperDoor;
+use super::upgrade::Upgrading;
+use super::{
+    Handle, adopt, books::Books, config_watch, door, logging, standby, successor, systemd,
+};
+use crate::capture::{Followers, Pump};
+use crate::config::{Config, DaemonLog, Loaded};
+use crate::core::{self, Event, FoundRun, Restore, Supervisor};
+use crate::keeper::arguments::KeeperArguments;
+use crate::keeper::wire::ToKeeper;
+use crate::name::{ProgramName, RunId};
+use crate::os::cgroup::Cgroups;
+use crate::os::clock;
+use crate::os::peer::peer_credentials;
+use crate::os::spawn::Spawner;
+use crate::os::tree::Sweeper;
+
+/// What a brain is given to begin with.
+pub(crate) struct Setup {
+    pub(crate) runtime_dir: PathBuf,
+    pub(crate) config_path: PathBuf,
+    /// What was active when the brain before died, or the file at the daemon's start.
+    pub(crate) loaded: Loaded,
+    /// What is to be applied once everything is taken over.
+    pub(crate) newer: Option<Loaded>,
+    /// The daemon as a whole has just been started.
+    pub(crate) cold: bool,
+    pub(crate) log: DaemonLog,
+    pub(crate) nofile: (u64, u64),
+    pub(crate) exit_when: Option<ProgramName>,
+    /// Called with each configuration that becomes active.
+    pub(crate) on_reload: Box<dyn Fn(&Config)>,
+}
+
+/// Why a brain's life is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// Everything is stopped; the daemon ends with this code.
+    Finished(u8),
+    /// The keeper is gone; the runs live.
+    KeeperLost,
+    /// A brain of another executable takes over as soon as this one is gone.
+    Replaced,
+}
+
+/// A brain that has taken over.
+pub(crate) struct Brain {
+    engine: Engine,
+    sources: Sources,
+    newer: Option<Loaded>,
+    cold: bool,
+    cgroups: Option<Arc<Cgroups>>,
+    adopted: usize,
+    _log: WorkerGuard,
+}
+
+impl Brain {
+    /// Finds what is there and takes over; nothing new is spawned yet.
+    ///
+    /// # Errors
+    ///
+    /// When the keeper, the runtime directory or a thread cannot be had.
+    pub(crate) fn start(
+        spawner: Spawner,
+        socket: OwnedFd,
+        held: &Held,
+        setup: Setup,
+    ) -> io::Result<(Self, Handle)> {
+        let (log_level, guard) = logging::start(&setup.log)?;
+        let (handle, door) = door();
+        let config = Arc::new(setup.loaded.config);
+        let (mut books, mut past) =
+            Books::open(&setup.runtime_dir, &config.supervisor.state_dir, door.events.clone())?;
+        if setup.cold && past.shutdown.take().is_some() {
+            info!("the shutdown that was under way ends here: the daemon was started again");
+            books.forget_shutdown();
+        }
+        let mut trouble = BTreeMap::new();
+        for note in &past.notes {
+            warn!("{note}");
+            trouble.insert(format!("store {}", note.file.display()), note.to_string());
+        }
+        if let Some(text) = books.goals_trouble() {
+            warn!("{text}");
+            trouble.insert("goals".to_owned(), text);
+        }
+        if let Some(message) = books.keep_active(&setup.loaded.sources) {
+            trouble.insert("active configuration".to_owned(), message);
+        }
+        // Not our parent, which is another one once the keeper is dead.
+        let keeper_pid = u32::try_from(peer_credentials(&socket)?.pid).unwrap_or(0);
+        let keeper = KeeperSender::new(socket);
+        let fdstore = FdStore::start();
+        // Where a manager holds the descriptors, pins would be in its way for nothing; with a
+        // keeper that is PID 1, nothing outlives it.
+        let wanted = !fdstore.is_there() && std::os::unix::process::parent_id() != 1;
+        let mut pins = Pins::start(&setup.runtime_dir, wanted);
+        let found = adopt::find_runs(&keeper, held, books.files(), &fdstore, &mut pins)?;
+        let instance = instance(&setup.runtime_dir);
+        let cgroups = Cgroups::probe(&instance)
+            .inspect_err(|why| info!("no control groups: {why}; trees are found by scanning"))
+            .ok()
+            .map(Arc::new);
+        let (launched_sender, launched) = unbounded_channel();
+        let (gone_sender, gone) = unbounded_channel();
+        let (notice_sender, notices) = unbounded_channel();
+        let (upgrading, checked) = Upgrading::new();
+        let (reading, read) = Reading::new();
+        let workshop = Workshop {
+            files: books.files().clone(),
+            keeper: keeper.clone(),
+            cgroups: cgroups.clone(),
+            instance: instance.clone(),
+            nofile: setup.nofile,
+        };
+        let (watch, config_changes) = config_watch::start(&config);
+        let mut engine = Engine {
+            core: Supervisor::new(fastrand::u64(..)),
+            config,
+            config_path: setup.config_path,
+            keeper: keeper.clone(),
+            keeper_pid,
+            jobs: launch::start(spawner, workshop, launched_sender)?,
+            pump: Pump::start(notice_sender)?,
+            sweeper: Sweeper::start_marked(keeper_pid, Some(instance), gone_sender)?,
+            runs: BTreeMap::new(),
+            books,
+            waiters: super::waiters::Waiters::default(),
+            changed: BTreeSet::new(),
+            early_exits: BTreeMap::new(),
+            trouble,
+            started: clock::wall(),
+            ending: super::shutdown::Ending::default(),
+            shutdown_replies: Vec::new(),
+            exit_when: setup.exit_when,
+            on_reload: setup.on_reload,
+            log_level,
+            systemd: systemd::Notifier::from_environment(),
+            fdstore,
+            pins,
+            upgrading,
+            reading,
+            watch,
+        };
+        let adopted = found.len();
+        engine.take_over(found, past);
+        engine.pins.keep_found(engine.runs.iter().map(|(run, hands)| (*run, hands)));
+        if setup.cold {
+            let runs = engine.runs.iter().map(|(run, hands)| (*run, hands));
+            engine.fdstore.keep_found(runs);
+        }
+        let sources = Sources {
+            link: keeper.link()?,
+            launched,
+            gone,
+            notices,
+            signals: signals()?,
+            config_changes,
+            checked,
+            read,
+            door,
+        };
+        let brain = Self {
+            engine,
+            sources,
+            newer: setup.newer,
+            cold: setup.cold,
+            cgroups,
+            adopted,
+            _log: guard,
+        };
+        Ok((brain, handle))
+    }
+
+    pub(crate) fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.engine.config)
+    }
+
+    pub(crate) fn followers(&self) -> Arc<Followers> {
+        self.engine.pump.followers()
+    }
+
+    /// Returns a way to ask for the level of the daemon's own log.
+    pub(crate) fn log_level(&self) -> Box<dyn Fn() -> String + Send + Sync> {
+        let level = self.engine.log_level.clone();
+        Box::new(move || level.get())
+    }
+
+    /// Serves until the daemon ends or the keeper is lost.
+    pub(crate) async fn run(&mut self) -> Ended {
+        if self.engine.keeper.send(&ToKeeper::Ready, &[]).is_err() {
+            return Ended::KeeperLost;
+        }
+        let detail = match self.adopted {
+            0 => "started".to_owned(),
+            count => format!("took over {count} runs"),
+        };
+        let what = if self.adopted == 0 { "started" } else { "adopted" };
+        let config = &self.engine.config;
+        info!(
+            "mendd {} serves `{}`: {} programs of `{}`",
+            env!("CARGO_PKG_VERSION"),
+            config.supervisor.socket.display(),
+            config.programs.len(),
+            self.engine.config_path.display()
+        );
+        self.engine.say_started(what, detail);
+        let lack = super::reload::lacks_descriptors(&self.engine.config);
+        self.engine.note_trouble("descriptors", lack);
+        if !self.cold {
+            self.engine.end_if_exited();
+        }
+        if let Some(newer) = self.newer.take() {
+            self.engine.apply(newer);
+        }
+        match self.engine.run(&mut self.sources).await {
+            End::Finished(code) => Ended::Finished(code),
+            End::KeeperLost => Ended::KeeperLost,
+            End::Replaced => Ended::Replaced,
+        }
+    }
+
+    /// Ends the daemon: the keeper exits with `code` once this process is gone.
+    pub(crate) fn say_goodbye(self, code: u8) {
+        let mut engine = self.engine;
+        // First: a brain that dies from here on is not followed by another, which would find no
+        // word of the shutdown any more and start everything again.
+        let _ = engine.keeper.send(&ToKeeper::Bye { code }, &[]);
+        let processes: Vec<_> = engine.core.statuses().map(|status| status.process).collect();
+        engine.books.close(&processes);
+        engine.pins.close();
+        engine.pump.stop();
+        if let Some(cgroups) = &self.cgroups {
+            cgroups.leave();
+        }
+        info!("everything is stopped");
+    }
+
+    /// Makes room for the brain of an upgrade and waits for the end, which the keeper brings when
+    /// that brain serves. Returns when this brain has to go on because the keeper was killed
+    /// before, or is not needed although it was.
+    pub(crate) async fn stand_by(
+        mut self,
+        runtime_dir: &Path,
+        words: &KeeperArguments,
+        lock: &mut File,
+    ) {
+        match standby::stand_by(&mut self.engine, &mut self.sources, runtime_dir, lock).await {
+            Some(door) => self.hand_over(door, words).await,
+            None => self.engine.pump.stop(),
+        }
+    }
+
+    /// Gets this brain's runs under a keeper again; the next brain goes on from there.
+    pub(crate) async fn find_keeper(self, runtime_dir: &Path, words: &KeeperArguments) {
+        warn!("the keeper is gone; the programs run on and wait for the next one");
+        self.hand_over(KeeperDoor::open(runtime_dir), words).await;
+    }
+
+    async fn hand_over(self, door: Option<KeeperDoor>, words: &KeeperArguments) {
+        let Self { mut engine, mut sources, .. } = self;
+        // Nothing is told to the core any more: what happens from here on, the next brain finds.
+        engine.finish_launches(&mut sources.launched).await;
+        successor::hand_over(&engine, door, words).await;
+        engine.pump.stop();
+    }
+}
+
+impl Engine {
+    /// Takes over what was found, in one step, before anything else happens.
+    fn take_over(&mut self, mut found: Vec<Found>, past: super::books::Past) {
+        // Runs of one process share a log: the older one's output comes first.
+        found.sort_by_key(|found| found.run);
+        let now = clock::now();
+        let mut runs = Vec::new();
+        let mut last_run = RunId(0);
+        for Found { run, hands } in found {
+            last_run = last_run.max(run);
+            let found = match hands.exit.map(exit_of) {
+                None => core::Found::Alive { pid: hands.pid.unwrap_or(0) },
+                Some(exit) => core::Found::Ended { exit },
+            };
+            runs.push(FoundRun { run, process: hands.process.clone(), found });
+            let program = self.config.programs.get(hands.process.program()).cloned();
+            self.attach_output(run, &hands, program.as_deref());
+            if let (Some(pid), false) = (hands.pid, hands.exit.is_some()) {
+                self.sweeper.track(run, pid);
+            }
+            self.runs.insert(run, hands);
+        }
+        let next_run = past.next_run.max(RunId(last_run.0 + 1));
+        self.core.remember_goals(past.goals);
+        if let Some((_, code)) = &past.shutdown {
+            self.ending.begin(now + self.config.supervisor.shutdown_timeout, *code);
+        }
+        let restore = Restore {
+            programs: self.config.programs.values().cloned().collect(),
+            snapshots: past.snapshots,
+            runs,
+            next_run,
+            // The active configuration is the one that the last brain knew.
+            spawn_changed: BTreeSet::new(),
+            shutdown: past.shutdown.map(|(by, _)| by),
+        };
+        let actions = self.core.restore(now, restore);
+        let mut pending: Vec<Event> = Vec::new();
+        self.perform(actions, &mut pending);
+        for event in pending {
+            self.tell(event);
+        }
+        self.drop_forgotten_runs();
+    }
+
+    /// A run that ended and was dealt with before the brain before died only needs its output
+    /// drained; the core has forgotten it.
+    fn drop_forgotten_runs(&mut self) {
+        let forgotten: Vec<_> = self
+            .runs
+            .iter()
+            .filter(|(run, hands)| {
+                hands.exit.is_some() && !hands.gone && self.core.process_of_run(**run).is_none()
+            })
+            .map(|(run, _)| *run)
+            .collect();
+        for run in forgotten {
+            self.finish_output(run);
+        }
+    }
+}
+
+/// Tells the runs of this daemon from those of another on the machine.
+fn instance(runtime_dir: &Path) -> String {
+    let path = runtime_dir.canonicalize().unwrap_or_else(|_| runtime_dir.to_path_buf());
+    format!("{:08x}", crc32fast::hash(path.as_os_str().as_encoded_bytes()))
+}
+
+/// Receives signals that are sent to the brain itself rather than to the keeper.
+fn signals() -> io::Result<tokio::sync::mpsc::UnboundedReceiver<i32>> {
+    let wanted = [libc::SIGTERM, libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2];
+    let mut signals = signal_hook::iterator::Signals::new(wanted)?;
+    let (sender, receiver) = unbounded_channel();
+    std::thread::Builder::new().name("mend-signals".into()).stack_size(64 * 1024).spawn(
+        move || {
+            for signal in signals.forever() {
+                if sender.send(signal).is_err() {
+                    return;
+                }
+            }
+        },
+    )?;
+    Ok(receiver)
+}

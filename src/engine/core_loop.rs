@@ -1,0 +1,590 @@
+//! The loop and the arms: every event goes to the core, every action of the core has an arm here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::oneshot;
+use tracing::{debug, error, info, warn};
+
+use super::books::Books;
+use super::config_watch::ConfigWatch;
+use super::fdstore::FdStore;
+use super::keeper_link::{KeeperLink, KeeperSender};
+use super::launch::{Born, Job, Jobs, Launched};
+use super::pins::Pins;
+use super::reload::{Read, Reading};
+use super::run::{Run, exit_of};
+use super::shutdown::Ending;
+use super::successor::Estate;
+use super::upgrade::{Checked, Upgrading, Wanted};
+use super::waiters::Waiters;
+use super::{Door, HappeningKind, Refusal, Request, systemd};
+use crate::capture::{Notice, Pump, Stream};
+use crate::config::{Config, Program};
+use crate::core::{Action, Actor, Change, Event, SpawnFailure, StateCode, Supervisor};
+use crate::keeper::wire::{ToBrain, ToKeeper, WaitStatus};
+use crate::name::{ProcessName, ProgramName, RunId};
+use crate::os::clock;
+use crate::os::pidfd::PidFd;
+use crate::os::tree::{KillJob, SweepJob, Sweeper, already_empty};
+use crate::time::{Instant, Wall};
+
+/// How long a spawn under way may take when the runs are handed to another keeper.
+const LAUNCH_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Everything that the brain is made of, owned by one loop.
+pub(super) struct Engine {
+    pub(super) core: Supervisor,
+    pub(super) config: Arc<Config>,
+    pub(super) config_path: PathBuf,
+    pub(super) keeper: KeeperSender,
+    /// Good for telling it from another one, even after its death.
+    pub(super) keeper_pid: u32,
+    pub(super) jobs: Jobs,
+    pub(super) pump: Pump,
+    pub(super) sweeper: Sweeper,
+    pub(super) runs: BTreeMap<RunId, Run>,
+    pub(super) books: Books,
+    pub(super) waiters: Waiters,
+    /// Processes that changed since the waiters last looked.
+    pub(super) changed: BTreeSet<ProcessName>,
+    /// Exits that the keeper told before the spawner told of the birth.
+    pub(super) early_exits: BTreeMap<RunId, WaitStatus>,
+    /// Trouble that an operator should know, by subject.
+    pub(super) trouble: BTreeMap<String, String>,
+    pub(super) started: Wall,
+    pub(super) ending: Ending,
+    /// Who waits for the end.
+    pub(super) shutdown_replies: Vec<oneshot::Sender<Result<(), Refusal>>>,
+    /// The daemon ends when this program has ended, with its exit code.
+    pub(super) exit_when: Option<ProgramName>,
+    pub(super) on_reload: Box<dyn Fn(&Config)>,
+    pub(super) log_level: super::logging::LevelHandle,
+    pub(super) systemd: systemd::Notifier,
+    pub(super) fdstore: FdStore,
+    pub(super) pins: Pins,
+    pub(super) upgrading: Upgrading,
+    pub(super) reading: Reading,
+    pub(super) watch: ConfigWatch,
+}
+
+/// Where the engine's events come from.
+pub(super) struct Sources {
+    pub(super) link: KeeperLink,
+    pub(super) launched: UnboundedReceiver<Launched>,
+    pub(super) gone: UnboundedReceiver<RunId>,
+    pub(super) notices: UnboundedReceiver<Notice>,
+    pub(super) signals: UnboundedReceiver<i32>,
+    pub(super) config_changes: UnboundedReceiver<PathBuf>,
+    pub(super) checked: UnboundedReceiver<Checked>,
+    pub(super) read: UnboundedReceiver<Read>,
+    pub(super) door: Door,
+}
+
+/// Why the loop ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// Everything is stopped; the daemon ends with this code.
+    Finished(u8),
+    /// The keeper is gone: hand over to the next one.
+    KeeperLost,
+    /// A brain of another executable takes over.
+    Replaced,
+}
+
+impl Engine {
+    /// Runs until the daemon ends or the keeper is lost.
+    pub(super) async fn run(&mut self, sources: &mut Sources) -> End {
+        loop {
+            let deadline = self.next_deadline();
+            // Looked at first: what is due must not wait behind a stream of requests.
+            // The timer below fires as well, so that the end of the loop sees what came of it.
+            if deadline.is_some_and(|at| at <= clock::now()) {
+                self.on_deadline();
+            }
+            let timer = async {
+                match deadline {
+                    Some(at) => tokio::time::sleep_until(clock::to_tokio(at)).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                messages = sources.link.receive() => match messages {
+                    Some(messages) => {
+                        for message in messages {
+                            self.on_keeper(message);
+                        }
+                    }
+                    None => return End::KeeperLost,
+                },
+                Some(launched) = sources.launched.recv() => self.on_launched(launched),
+                Some(run) = sources.gone.recv() => self.on_gone(run),
+                Some(notice) = sources.notices.recv() => self.on_notice(notice),
+                Some(signal) = sources.signals.recv() => self.on_signal(signal),
+                Some(path) = sources.config_changes.recv() => self.on_config_change(path),
+                Some(read) = sources.read.recv() => self.on_read(read),
+                Some(checked) = sources.checked.recv() => self.on_checked(checked),
+                Some(request) = sources.door.requests.recv() => self.on_request(request),
+                () = timer => self.on_deadline(),
+            }
+            self.look_at_waiters();
+            if self.upgrading.is_leaving() {
+                self.waiters.abandon();
+                return End::Replaced;
+            }
+            if let Some(code) = self.finished() {
+                for reply in self.shutdown_replies.drain(..) {
+                    let _ = reply.send(Ok(()));
+                }
+                self.waiters.abandon();
+                return End::Finished(code);
+            }
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        [
+            self.core.next_deadline(),
+            self.waiters.next_deadline(),
+            self.ending.deadline(),
+            self.systemd.next_ping(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    fn on_deadline(&mut self) {
+        let now = clock::now();
+        if self.core.next_deadline().is_some_and(|at| at <= now) {
+            self.tell(Event::DeadlineReached);
+        }
+        if self.ending.take_deadline(now) {
+            self.on_late_shutdown();
+        }
+        if self.systemd.take_ping(now) {
+            self.keeper.post(&ToKeeper::Ping);
+        }
+    }
+
+    /// Gives the core an event and does what it asks for.
+    pub(super) fn tell(&mut self, event: Event) {
+        let mut pending = vec![event];
+        while let Some(event) = pending.pop() {
+            if let Event::Configure(programs) = &event {
+                // Their environments may hold what nobody should read in a log.
+                debug!(programs = programs.len(), "configure");
+            } else {
+                debug!(?event, "event");
+            }
+            let actions = self.core.on_event(clock::now(), event);
+            self.perform(actions, &mut pending);
+        }
+    }
+
+    /// Records decisions first, then carries them out; what fails at once comes back as an event.
+    pub(super) fn perform(&mut self, actions: Vec<Action>, pending: &mut Vec<Event>) {
+        self.record(&actions);
+        for action in actions {
+            self.execute(action, pending);
+        }
+    }
+
+    fn record(&mut self, actions: &[Action]) {
+        let mut touched = BTreeSet::new();
+        if actions.iter().any(|action| matches!(action, Action::Spawn { .. })) {
+            self.books.note_next_run(self.core.next_run());
+        }
+        for action in actions {
+            match action {
+                Action::Announce(Change { process, .. }) | Action::Persist { process } => {
+                    touched.insert(process.clone());
+                }
+                Action::Forget { process } => {
+                    touched.remove(process);
+                    self.books.forget(process);
+                    self.trouble.remove(&format!("log {process}"));
+                }
+                Action::Spawn { .. }
+                | Action::Signal { .. }
+                | Action::KillTree { .. }
+                | Action::Sweep { .. }
+                | Action::ShutdownComplete => {}
+            }
+        }
+        for process in &touched {
+            if let Some(snapshot) = self.core.snapshot(process) {
+                self.books.keep(process, &snapshot);
+            }
+        }
+        self.changed.extend(touched);
+        self.note_trouble("state", self.books.trouble());
+        if self.books.goals_trouble().is_some() {
+            // The disk may have recovered.
+            self.keep_goals();
+        }
+    }
+
+    fn execute(&mut self, action: Action, pending: &mut Vec<Event>) {
+        match action {
+            Action::Spawn { process, run } => {
+                if let Err(message) = self.spawn(process, run) {
+                    error!(%run, "{message}");
+                    let failure = SpawnFailure { message, transient: false };
+                    pending.push(Event::SpawnFailed { run, failure });
+                }
+            }
+            Action::Signal { run, signal, group } => {
+                if let Some(hands) = self.runs.get(&run)
+                    && let Err(error) = hands.signal(signal, group)
+                    && error.raw_os_error() != Some(libc::ESRCH)
+                {
+                    warn!(process = %hands.process, %run, signal, %error, "cannot signal");
+                }
+            }
+            Action::KillTree { run } => self.kill_tree(run),
+            Action::Sweep { run, signal } => {
+                if let Some(event) = self.sweep(run, signal) {
+                    pending.insert(0, event);
+                }
+            }
+            Action::Announce(change) => self.announce(change),
+            Action::Persist { .. } | Action::Forget { .. } => {}
+            Action::ShutdownComplete => self.ending.complete(clock::now()),
+        }
+    }
+
+    fn spawn(&mut self, process: ProcessName, run: RunId) -> Result<(), String> {
+        let program = self.config.programs.get(process.program()).cloned();
+        let program = program.ok_or_else(|| format!("`{process}` is not configured any more"))?;
+        if self.jobs.send(Job { run, process, program }) {
+            return Ok(());
+        }
+        Err("the thread that starts programs has died".to_owned())
+    }
+
+    pub(super) fn kill_tree(&mut self, run: RunId) {
+        let Some(hands) = self.runs.get(&run) else { return };
+        let (Some(pid), Some(pidfd)) = (hands.pid, &hands.pidfd) else { return };
+        if let Err(error) = pidfd.signal(libc::SIGKILL)
+            && error.raw_os_error() != Some(libc::ESRCH)
+        {
+            warn!(process = %hands.process, %run, %error, "cannot kill");
+        }
+        match pidfd.as_fd().try_clone_to_owned() {
+            Ok(main) => self.sweeper.kill_tree(KillJob {
+                run,
+                main_pid: pid,
+                main: PidFd::from_owned(main),
+                cgroup: hands.cgroup.clone(),
+            }),
+            Err(error) => warn!(%run, %error, "cannot kill the rest of the tree"),
+        }
+    }
+
+    /// Starts to clear what is left of a run; answers at once when nothing is.
+    pub(super) fn sweep(&mut self, run: RunId, signal: i32) -> Option<Event> {
+        let Some(hands) = self.runs.get(&run) else {
+            // Nothing is known of it but its number: whoever carries that is swept.
+            self.sweeper.sweep(SweepJob {
+                run,
+                main_pid: u32::MAX,
+                cgroup: None,
+                signal,
+                adopted_elsewhere: true,
+            });
+            return None;
+        };
+        if hands.gone {
+            return Some(Event::Gone { run });
+        }
+        let empty = match (&hands.cgroup, hands.pid) {
+            (Some(cgroup), _) => already_empty(cgroup),
+            (None, pid) => pid.is_none(),
+        };
+        if empty {
+            self.sweeper.untrack(run);
+            self.finish_output(run);
+            return Some(Event::Gone { run });
+        }
+        self.sweeper.sweep(SweepJob {
+            run,
+            main_pid: hands.pid.unwrap_or(0),
+            cgroup: hands.cgroup.clone(),
+            signal,
+            adopted_elsewhere: hands.foreign,
+        });
+        None
+    }
+
+    /// The run's tree is gone: what is still in its pipes is all there will ever be.
+    pub(super) fn finish_output(&mut self, run: RunId) {
+        let Some(hands) = self.runs.get_mut(&run).filter(|hands| !hands.gone) else { return };
+        hands.gone = true;
+        if hands.pipes.is_empty() {
+            self.close_run(run);
+        } else {
+            self.pump.finish(run);
+        }
+    }
+
+    /// Everything of the run is dealt with: nobody needs to remember it.
+    pub(super) fn close_run(&mut self, run: RunId) {
+        if self.runs.remove(&run).is_some() {
+            self.books.close_run(run);
+            self.fdstore.forget(run);
+            self.pins.forget(run);
+            // A keeper that is stopped must not stop the loop.
+            self.keeper.post(&ToKeeper::Drop { run });
+        }
+    }
+
+    fn announce(&mut self, change: Change) {
+        let status = self.core.status(&change.process);
+        info!(
+            process = %change.process,
+            from = change.from.name(),
+            to = change.to.name(),
+            run = change.run.map(|run| run.0),
+            "{}", change.detail
+        );
+        self.happened(HappeningKind::State {
+            process: change.process.to_string(),
+            from: change.from.name().to_owned(),
+            to: change.to.name().to_owned(),
+            pid: status.as_ref().and_then(|status| status.pid),
+            run: change.run.map(|run| run.0),
+            detail: change.detail,
+        });
+        if self.exit_when.as_ref() == Some(change.process.program())
+            && matches!(change.to, StateCode::Exited | StateCode::Fatal)
+        {
+            let exit = status.and_then(|status| status.last_exit);
+            self.end_with(exit.map(|(exit, _)| exit));
+        }
+    }
+
+    /// Writes an event down and tells those who listen; returns its id.
+    pub(super) fn happened(&mut self, kind: HappeningKind) -> u64 {
+        self.books.happened(clock::wall(), kind)
+    }
+
+    fn on_keeper(&mut self, message: ToBrain) {
+        match message {
+            ToBrain::Exited { run, status } => match self.runs.get_mut(&run) {
+                Some(hands) if hands.exit.is_none() => {
+                    hands.exit = Some(status);
+                    self.tell(Event::Exited { run, exit: exit_of(status) });
+                }
+                Some(_) => {}
+                // Only what is being born is waited for: a word about a forgotten run would stay.
+                None if self.core.process_of_run(run).is_some() => {
+                    self.early_exits.insert(run, status);
+                }
+                None => {}
+            },
+            ToBrain::Signal { signal } => self.on_signal(signal),
+            ToBrain::Pong => self.systemd.feed(),
+            ToBrain::UpgradeBegins => self.leave_for_upgrade(),
+            ToBrain::Upgraded => self.on_upgraded(),
+            ToBrain::UpgradeFailed(why) => self.on_upgrade_failed(why),
+            ToBrain::Entry { .. } | ToBrain::End => {}
+        }
+    }
+
+    fn on_launched(&mut self, launched: Launched) {
+        let Launched { run, process, result } = launched;
+        match result {
+            Ok(born) => self.on_born(run, process, born),
+            Err(failure) => {
+                warn!(%process, %run, "{}", failure.message);
+                self.early_exits.remove(&run);
+                self.tell(Event::SpawnFailed { run, failure });
+            }
+        }
+    }
+
+    fn on_born(&mut self, run: RunId, process: ProcessName, born: Born) {
+        let pid = born.pid;
+        let exit = self.take_born(run, process, born);
+        self.tell(Event::Spawned { run, pid });
+        if let Some(status) = exit {
+            self.tell(Event::Exited { run, exit: exit_of(status) });
+        }
+    }
+
+    /// Takes a run into our hands; returns how it ended if it already has.
+    fn take_born(&mut self, run: RunId, process: ProcessName, born: Born) -> Option<WaitStatus> {
+        for warning in &born.warnings {
+            warn!(%process, %run, "{warning}");
+        }
+        let program = self.config.programs.get(process.program()).cloned();
+        let exit = self.early_exits.remove(&run);
+        let hands = Run {
+            process,
+            pid: Some(born.pid),
+            pidfd: Some(born.pidfd),
+            pipes: born.pipes,
+            cgroup: born.cgroup,
+            exit,
+            gone: false,
+            foreign: false,
+        };
+        self.attach_output(run, &hands, program.as_deref());
+        self.fdstore.keep(run, &hands);
+        self.pins.keep(run, &hands);
+        self.sweeper.track(run, born.pid);
+        self.runs.insert(run, hands);
+        exit
+    }
+
+    /// Ends the spawner and takes what it still brought to life, so that it is handed over with
+    /// the rest. What it has not begun with is for the next brain. The core is told nothing any
+    /// more. Returns whether the spawner has ended in time.
+    pub(super) async fn finish_launches(
+        &mut self,
+        launched: &mut UnboundedReceiver<Launched>,
+    ) -> bool {
+        self.jobs.close();
+        let until = tokio::time::Instant::now() + LAUNCH_PATIENCE;
+        loop {
+            match tokio::time::timeout_at(until, launched.recv()).await {
+                Ok(Some(Launched { run, process, result: Ok(born) })) => {
+                    self.take_born(run, process, born);
+                }
+                Ok(Some(Launched { result: Err(_), .. })) => {}
+                Ok(None) => return true,
+                Err(_late) => return false,
+            }
+        }
+    }
+
+    /// Lets another pump move the output of every run, from where the logs say that it stopped.
+    pub(super) fn attach_every_output(&self) {
+        for (run, hands) in &self.runs {
+            let program = self.config.programs.get(hands.process.program());
+            self.attach_output(*run, hands, program.map(Arc::as_ref));
+        }
+    }
+
+    /// Lets the pump move a run's output.
+    pub(super) fn attach_output(&self, run: RunId, hands: &Run, program: Option<&Program>) {
+        // A program that was removed while its run lives on keeps its log.
+        let fallback = crate::config::Logs::default();
+        let logs = program.map_or(&fallback, |program| &program.logs);
+        let owner = program
+            .and_then(|program| program.spawn.user.as_ref())
+            .map(|user| (user.uid, user.gid));
+        for (channel, fd) in &hands.pipes {
+            let Ok(fifo) = fd.as_fd().try_clone_to_owned() else {
+                error!(process = %hands.process, "no descriptor is left for the output");
+                continue;
+            };
+            self.pump.attach(Stream {
+                run,
+                process: hands.process.clone(),
+                channel: *channel,
+                fifo,
+                log: log_path(&self.config, &hands.process, *channel),
+                logs: logs.clone(),
+                owner,
+            });
+        }
+    }
+
+    fn on_gone(&mut self, run: RunId) {
+        self.finish_output(run);
+        self.tell(Event::Gone { run });
+    }
+
+    fn on_signal(&mut self, signal: i32) {
+        let by = |name: &str| Actor {
+            uid: None,
+            name: format!("signal {name}"),
+            reason: None,
+            at: clock::wall(),
+        };
+        match signal {
+            libc::SIGTERM | libc::SIGINT | libc::SIGQUIT => {
+                let name = crate::config::signal_name(signal);
+                if self.ending.is_under_way() {
+                    self.kill_everything(&format!("{name} came again during the shutdown"));
+                } else {
+                    self.begin_shutdown(by(&name), None);
+                }
+            }
+            libc::SIGHUP => self.reload(by("SIGHUP"), None),
+            libc::SIGUSR1 => {
+                info!("log files are opened again");
+                self.pump.reopen();
+            }
+            libc::SIGUSR2 => self.begin_upgrade(by("SIGUSR2"), Wanted::default(), None),
+            _ => debug!(signal, "a signal without a meaning"),
+        }
+    }
+
+    fn on_request(&mut self, request: Request) {
+        super::requests::serve(self, request);
+    }
+
+    fn look_at_waiters(&mut self) {
+        let changed = std::mem::take(&mut self.changed);
+        if !self.waiters.is_empty() {
+            let core = &self.core;
+            self.waiters.check(clock::now(), &changed, |process| core.status(process));
+        }
+    }
+
+    /// Returns the exit code when everything is stopped and written.
+    fn finished(&self) -> Option<u8> {
+        self.ending.code().filter(|_| self.runs.is_empty())
+    }
+}
+
+impl Estate for Engine {
+    fn count(&self) -> usize {
+        self.runs.len()
+    }
+
+    fn send(&self, socket: std::os::fd::BorrowedFd<'_>) -> std::io::Result<()> {
+        for (run, hands) in &self.runs {
+            let pipes = u8::try_from(hands.pipes.len()).unwrap_or(0);
+            let entry = ToBrain::Entry {
+                run: *run,
+                pid: hands.pid,
+                exit: hands.exit,
+                pipes,
+                has_pidfd: hands.pidfd.is_some(),
+            };
+            crate::os::seqpacket::send(socket, &entry.encode(), &hands.descriptors(), true)?;
+        }
+        crate::os::seqpacket::send(socket, &ToBrain::End.encode(), &[], true)
+    }
+
+    /// The output of these runs moves nowhere else.
+    fn patience(&self) -> Option<Duration> {
+        None
+    }
+}
+
+/// Returns the current log segment of one stream: `LOG_DIR/web/0.stdout.log`.
+pub(super) fn log_path(
+    config: &Config,
+    process: &ProcessName,
+    channel: crate::capture::Channel,
+) -> PathBuf {
+    let stream = match channel {
+        crate::capture::Channel::Stdout => "stdout",
+        crate::capture::Channel::Stderr => "stderr",
+    };
+    config
+        .supervisor
+        .log_dir
+        .join(process.program().as_str())
+        .join(format!("{}.{stream}.log", process.file_stem()))
+}

@@ -1,0 +1,61 @@
+//! Does and never decides: one loop, one owner of the core, an arm per action.
+//!
+//! The order in which things are done is what a SIGKILL at any moment is measured against:
+//! decisions are written down before they are carried out, a run's record exists before its
+//! process, its output is drained before it is forgotten.
+
+mod handle;
+
+mod brain;
+
+mod core_loop;
+
+mod requests;
+
+mod select;
+
+mod waiters;
+
+mod trouble;
+
+mod reload;
+
+mod shutdown;
+
+mod upgrade;
+
+mod successor;
+
+mod standby;
+
+mod held;
+
+mod adopt;
+
+mod run;
+
+mod launch;
+
+mod environment;
+
+mod keeper_link;
+
+mod books;
+
+pub(crate) mod active;
+
+mod config_watch;
+
+mod systemd;
+
+mod fdstore;
+
+mod pins;
+
+mod logging;
+
+pub(crate) use adopt::has_runs;
+pub(crate) use brain::{Brain, Ended, Setup};
+pub use handle::*;
+pub(crate) use held::Held;
+pub(crate) use successor::replace_keeper;

@@ -1,0 +1,41 @@
+//! Trouble that an operator should know: in the status while it lasts, once in the events and in
+//! the daemon's log.
+
+use tracing::{info, warn};
+
+use super::HappeningKind;
+use super::core_loop::Engine;
+use crate::capture::Notice;
+
+impl Engine {
+    pub(super) fn on_notice(&mut self, notice: Notice) {
+        match notice {
+            Notice::Ended { run } => self.close_run(run),
+            Notice::Trouble { process, message } => {
+                self.note_trouble(&format!("log {process}"), Some(format!("{process}: {message}")));
+            }
+            Notice::Recovered { process, message } => {
+                info!(%process, "{message}");
+                self.note_trouble(&format!("log {process}"), None);
+            }
+        }
+    }
+
+    /// Notes trouble under a subject, or its end, and tells it once.
+    pub(super) fn note_trouble(&mut self, subject: &str, message: Option<String>) {
+        let before = match &message {
+            Some(message) => self.trouble.insert(subject.to_owned(), message.clone()),
+            None => self.trouble.remove(subject),
+        };
+        if before != message {
+            let recovered = message.is_none();
+            let detail = message.unwrap_or_else(|| format!("{subject}: recovered"));
+            if recovered {
+                info!("{detail}");
+            } else {
+                warn!("{detail}");
+            }
+            self.happened(HappeningKind::Daemon { what: "warning".into(), detail });
+        }
+    }
+}

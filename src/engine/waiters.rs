@@ -1,0 +1,176 @@
+//! Acts whose effect is waited for: who asked, for what, until when.
+
+use std::collections::BTreeMap;
+
+use tokio::sync::oneshot;
+
+use super::{Outcome, OutcomeKind, Refusal, Verb};
+use crate::core::{Goal, ProcessStatus, StateCode};
+use crate::name::{ProcessName, RunId};
+use crate::time::Instant;
+
+/// Where the answer to an act goes.
+pub(super) type Reply = oneshot::Sender<Result<Vec<Outcome>, Refusal>>;
+
+/// One act under way.
+#[derive(Debug)]
+struct Waiter {
+    verb: Verb,
+    /// Each process with what it was before the act.
+    pending: BTreeMap<ProcessName, Before>,
+    done: Vec<Outcome>,
+    until: Instant,
+    reply: Reply,
+}
+
+/// What a process was when the act began.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Before {
+    pub(super) state: StateCode,
+    pub(super) run: Option<RunId>,
+    pub(super) restarts: u64,
+}
+
+impl From<&ProcessStatus> for Before {
+    fn from(status: &ProcessStatus) -> Self {
+        Self { state: status.state, run: status.run, restarts: status.restarts }
+    }
+}
+
+/// All acts under way.
+#[derive(Debug, Default)]
+pub(super) struct Waiters(Vec<Waiter>);
+
+impl Waiters {
+    pub(super) fn add(
+        &mut self,
+        verb: Verb,
+        pending: BTreeMap<ProcessName, Before>,
+        until: Instant,
+        reply: Reply,
+    ) {
+        self.0.push(Waiter { verb, pending, done: Vec::new(), until, reply });
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns when the first of them runs out of patience.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.0.iter().map(|waiter| waiter.until).min()
+    }
+
+    /// Looks at the processes that changed, answers what is reached or over.
+    pub(super) fn check(
+        &mut self,
+        now: Instant,
+        changed: &std::collections::BTreeSet<ProcessName>,
+        status: impl Fn(&ProcessName) -> Option<ProcessStatus>,
+    ) {
+        for waiter in &mut self.0 {
+            let over = waiter.until <= now;
+            let looked_at: Vec<_> = waiter
+                .pending
+                .keys()
+                .filter(|process| over || changed.contains(*process))
+                .cloned()
+                .collect();
+            for process in looked_at {
+                let Some(status) = status(&process) else {
+                    waiter.pending.remove(&process);
+                    continue;
+                };
+                let before = &waiter.pending[&process];
+                let outcome = judge(waiter.verb, before, &status).or_else(|| {
+                    over.then(|| (OutcomeKind::TimedOut, format!("not yet: {}", status.reason)))
+                });
+                if let Some((result, message)) = outcome {
+                    waiter.pending.remove(&process);
+                    waiter.done.push(Outcome { process, result, message, status });
+                }
+            }
+        }
+        let mut index = 0;
+        while index < self.0.len() {
+            // A client that has gone away waits no longer.
+            if self.0[index].pending.is_empty() || self.0[index].reply.is_closed() {
+                let mut waiter = self.0.swap_remove(index);
+                waiter.done.sort_by(|a, b| a.process.cmp(&b.process));
+                let _ = waiter.reply.send(Ok(waiter.done));
+            } else {
+                index += 1;
+            }
+        }
+    }
+
+    /// Answers everybody: the daemon ends.
+    pub(super) fn abandon(&mut self) {
+        for waiter in self.0.drain(..) {
+            let _ = waiter.reply.send(Err(Refusal::ShuttingDown));
+        }
+    }
+}
+
+/// Decides whether an act has reached its effect on a process, and with what words.
+pub(super) fn judge(
+    verb: Verb,
+    before: &Before,
+    status: &ProcessStatus,
+) -> Option<(OutcomeKind, String)> {
+    match verb {
+        Verb::Start => judge_start(before, status),
+        Verb::Restart => {
+            // The old run must be gone before the new one can count.
+            let replaced = before.run.is_none() || status.run != before.run;
+            if replaced || matches!(status.state, StateCode::Fatal) {
+                judge_start(&Before { state: StateCode::Stopped, ..before.clone() }, status)
+                    .map(|(kind, text)| (kind, word_restart(before, kind, text)))
+            } else {
+                None
+            }
+        }
+        Verb::Stop => match (status.goal, status.state) {
+            (Goal::Up, _) => {
+                Some((OutcomeKind::Failed, "somebody else started it meanwhile".into()))
+            }
+            (Goal::Down, StateCode::Stopping | StateCode::Starting | StateCode::Running) => None,
+            (Goal::Down, _) if before.run.is_none() && before.state == StateCode::Stopped => {
+                Some((OutcomeKind::Unchanged, "not running".into()))
+            }
+            (Goal::Down, _) if status.run.is_none() => Some((OutcomeKind::Done, "stopped".into())),
+            (Goal::Down, _) => None,
+        },
+        Verb::Reload | Verb::Signal(_) => Some((OutcomeKind::Done, "signalled".into())),
+    }
+}
+
+fn judge_start(before: &Before, status: &ProcessStatus) -> Option<(OutcomeKind, String)> {
+    let was = before.state.name().to_ascii_lowercase();
+    match status.state {
+        StateCode::Running if before.state == StateCode::Running && before.run == status.run => {
+            Some((OutcomeKind::Unchanged, "already running".into()))
+        }
+        StateCode::Running => Some((OutcomeKind::Done, format!("started (was {was})"))),
+        StateCode::Fatal => Some((OutcomeKind::Failed, status.reason.clone())),
+        StateCode::Backoff => Some((OutcomeKind::Failed, status.reason.clone())),
+        StateCode::Exited => match (status.run, status.last_exit) {
+            (Some(_), _) => None,
+            (None, _) => Some((OutcomeKind::Done, status.reason.clone())),
+        },
+        StateCode::Stopped if status.goal == Goal::Down => {
+            Some((OutcomeKind::Failed, "somebody else stopped it meanwhile".into()))
+        }
+        StateCode::Stopped | StateCode::Starting | StateCode::Stopping | StateCode::Unknown => None,
+    }
+}
+
+fn word_restart(before: &Before, kind: OutcomeKind, text: String) -> String {
+    match (kind, before.run) {
+        (OutcomeKind::Done, Some(_)) => "restarted".into(),
+        (OutcomeKind::Done, None) => {
+            format!("started (was {})", before.state.name().to_ascii_lowercase())
+        }
+        _ => text,
+    }
+}
