@@ -27,3 +27,5 @@ pub mod capture;
 pub mod store;
 
 pub mod engine;
+
+pub mod api;

@@ -1,0 +1,176 @@
+//! The OpenAPI document against the routes and the types that it describes.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::bench::{NOW, happening, running};
+use super::endpoints::OPENAPI;
+use super::routes::ROUTES;
+use super::view::{
+    ActBody, DaemonView, LogLevelBody, LogLineView, OutcomeView, Problem, ProgramView, ReloadView,
+    ShutdownView, StatusView, UpgradeBody, UpgradeView, VersionView,
+};
+use super::{act_view, event_view, process_view};
+
+fn document() -> Value {
+    serde_json::from_str(OPENAPI).unwrap()
+}
+
+#[test]
+fn the_document_has_exactly_the_routes_of_the_table() {
+    let document = document();
+    let mut described = BTreeSet::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let role = operation["x-role"].as_str().unwrap_or_default();
+            described.insert((method.to_ascii_uppercase(), path.clone(), role.to_owned()));
+        }
+    }
+    let routed: BTreeSet<_> = ROUTES
+        .iter()
+        .map(|it| (it.method.to_string(), it.path.to_owned(), it.role.name().to_owned()))
+        .collect();
+    assert_eq!(described, routed);
+}
+
+#[test]
+fn operations_have_names_of_their_own_and_references_lead_somewhere() {
+    let document = document();
+    let mut names = BTreeSet::new();
+    for methods in document["paths"].as_object().unwrap().values() {
+        for operation in methods.as_object().unwrap().values() {
+            let name = operation["operationId"].as_str().unwrap();
+            assert!(names.insert(name), "{name} is there twice");
+        }
+    }
+    let mut references = Vec::new();
+    collect_references(&document, &mut references);
+    assert!(!references.is_empty());
+    for reference in references {
+        let pointer = reference.strip_prefix('#').unwrap();
+        assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
+    }
+}
+
+fn collect_references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+    match value {
+        Value::Object(members) => {
+            found.extend(members.get("$ref").and_then(Value::as_str));
+            members.values().for_each(|member| collect_references(member, found));
+        }
+        Value::Array(items) => items.iter().for_each(|item| collect_references(item, found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+#[test]
+fn each_schema_has_exactly_the_members_of_its_type() {
+    let text = || String::from("x");
+    let mut process = process_view(&running(), NOW);
+    (process.memory_bytes, process.cpu_seconds) = (Some(1), Some(0.5));
+    let daemon = DaemonView {
+        version: text(),
+        pid: 2,
+        keeper_pid: 1,
+        started: text(),
+        config: text(),
+        warnings: vec![text()],
+    };
+    let status = StatusView {
+        schema: 1,
+        mode: text(),
+        daemon: daemon.clone(),
+        programs: vec![process.clone()],
+        sessions: Vec::new(),
+    };
+    let outcome =
+        OutcomeView { name: text(), result: text(), message: text(), process: process.clone() };
+    let program = ProgramView { schema: 1, name: text(), processes: Vec::new() };
+    let act = ActBody {
+        names: Vec::new(),
+        wait: Some(text()),
+        signal: Some(text()),
+        reason: Some(text()),
+    };
+    let lists = Vec::new;
+    let reload = ReloadView {
+        schema: 1,
+        added: lists(),
+        removed: lists(),
+        restarted: lists(),
+        updated: lists(),
+        warnings: lists(),
+    };
+    let version = VersionView {
+        schema: 1,
+        name: text(),
+        version: text(),
+        api: text(),
+        pid: 2,
+        keeper_pid: 1,
+    };
+    let line = LogLineView { name: text(), stream: text(), at: None, line: text() };
+    let problem =
+        Problem { kind: text(), title: text(), status: 400, detail: text(), help: Some(text()) };
+
+    let mut schemas: BTreeSet<String> =
+        document()["components"]["schemas"].as_object().unwrap().keys().cloned().collect();
+    let mut check = |name: &str, example: Value| {
+        assert!(schemas.remove(name), "{name} has no schema");
+        check_members(name, &example);
+    };
+    check("StatusView", json(&status));
+    check("DaemonView", json(&daemon));
+    check("ExitView", json(&process.exit));
+    check("ProcessView", json(&process));
+    check("ProgramView", json(&program));
+    check("ActBody", json(&act));
+    check("ActView", json(&act_view(&[], NOW)));
+    check("OutcomeView", json(&outcome));
+    check("ReloadView", json(&reload));
+    check("ShutdownView", json(&ShutdownView { schema: 1, stopped: true }));
+    check("UpgradeView", json(&UpgradeView { schema: 1, from: text(), to: text(), event: 1 }));
+    let upgrade =
+        UpgradeBody { binary: Some(text()), patience: Some(text()), reason: Some(text()) };
+    check("UpgradeBody", json(&upgrade));
+    check("VersionView", json(&version));
+    check("LogLevelBody", json(&LogLevelBody { level: text() }));
+    check("EventView", json(&event_view(&happening(1))));
+    check("LogLineView", json(&line));
+    check("Problem", json(&problem));
+    assert!(schemas.is_empty(), "no type for {schemas:?}");
+}
+
+fn json(value: &impl Serialize) -> Value {
+    serde_json::to_value(value).unwrap()
+}
+
+/// Compares names, and types as far as a JSON value shows them.
+fn check_members(name: &str, example: &Value) {
+    let document = document();
+    let schema = &document["components"]["schemas"][name];
+    let described: BTreeSet<&String> = schema["properties"].as_object().unwrap().keys().collect();
+    let members = example.as_object().unwrap();
+    assert_eq!(described, members.keys().collect(), "{name}");
+    for (member, value) in members {
+        let allowed = &schema["properties"][member]["type"];
+        let kind = match value {
+            Value::Null => "null",
+            Value::Bool(_) => "boolean",
+            Value::Number(number) if number.is_f64() => "number",
+            Value::Number(_) => "integer",
+            Value::String(_) => "string",
+            Value::Array(_) => "array",
+            Value::Object(_) => "object",
+        };
+        let fits = match allowed {
+            Value::String(one) => one == kind,
+            Value::Array(several) => several.iter().any(|one| one == kind),
+            // A reference to another schema, which has a check of its own.
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => true,
+        };
+        assert!(fits, "{name}.{member} is {kind}, the schema says {allowed}");
+    }
+}

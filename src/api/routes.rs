@@ -1,0 +1,172 @@
+//! The one table of routes: what there is, who may use it, and which endpoint answers.
+//!
+//! The router, the permission check, the list at `/` and the test of the OpenAPI document all
+//! read this table, so a route cannot exist in one of them alone.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::Method;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodFilter, on};
+
+use super::access::Role;
+use super::endpoints::{self, Api};
+use super::problem::Fault;
+use crate::os::peer::PeerCredentials;
+
+/// What answers a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Endpoint {
+    Index,
+    Status,
+    Program,
+    /// Acts on the program of the path, options in the query.
+    ActOne(Change),
+    /// Acts on the names of the body.
+    ActMany(Change),
+    Logs,
+    ProgramLogs,
+    Events,
+    Reload,
+    Shutdown,
+    Upgrade,
+    GetLogLevel,
+    PutLogLevel,
+    Version,
+    OpenApi,
+    Health,
+    Ready,
+}
+
+/// A verb of the paths; `signal` gets its number from the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    Start,
+    Stop,
+    Restart,
+    Signal,
+    Reload,
+}
+
+/// One route.
+#[derive(Debug)]
+pub(super) struct Route {
+    pub(super) method: Method,
+    pub(super) path: &'static str,
+    pub(super) role: Role,
+    pub(super) endpoint: Endpoint,
+    pub(super) summary: &'static str,
+}
+
+const fn get(path: &'static str, endpoint: Endpoint, summary: &'static str) -> Route {
+    Route { method: Method::GET, path, role: Role::Observe, endpoint, summary }
+}
+
+const fn post(path: &'static str, role: Role, endpoint: Endpoint, summary: &'static str) -> Route {
+    Route { method: Method::POST, path, role, endpoint, summary }
+}
+
+const fn one(path: &'static str, change: Change, summary: &'static str) -> Route {
+    post(path, Role::Operate, Endpoint::ActOne(change), summary)
+}
+
+const fn many(path: &'static str, change: Change, summary: &'static str) -> Route {
+    post(path, Role::Operate, Endpoint::ActMany(change), summary)
+}
+
+/// Every route. `HEAD` is answered wherever `GET` is.
+pub(super) static ROUTES: [Route; 25] = [
+    get("/", Endpoint::Index, "this list"),
+    get("/healthz", Endpoint::Health, "200 while the daemon's loop answers"),
+    get("/readyz", Endpoint::Ready, "200 while the daemon takes requests and is not stopping"),
+    get("/v1/openapi.json", Endpoint::OpenApi, "the description of this interface"),
+    get("/v1/version", Endpoint::Version, "versions and pids of the daemon"),
+    get("/v1/status", Endpoint::Status, "status of all programs, or of ?name=…&name=…"),
+    get("/v1/programs/{name}", Endpoint::Program, "status of one program's processes"),
+    one("/v1/programs/{name}/start", Change::Start, "start; ?wait=10s&reason=…"),
+    one("/v1/programs/{name}/stop", Change::Stop, "stop; ?wait=10s&reason=…"),
+    one("/v1/programs/{name}/restart", Change::Restart, "restart; ?wait=10s&reason=…"),
+    one("/v1/programs/{name}/signal", Change::Signal, "send ?signal=HUP"),
+    one("/v1/programs/{name}/reload", Change::Reload, "send the program's reload signal"),
+    get("/v1/programs/{name}/logs", Endpoint::ProgramLogs, "output of one program; ?follow=1"),
+    many("/v1/start", Change::Start, "start the programs of the body"),
+    many("/v1/stop", Change::Stop, "stop the programs of the body"),
+    many("/v1/restart", Change::Restart, "restart the programs of the body"),
+    many("/v1/signal", Change::Signal, "send a signal to the programs of the body"),
+    many("/v1/reload-programs", Change::Reload, "send the reload signals of the body's programs"),
+    get("/v1/logs", Endpoint::Logs, "output of all programs, or of ?name=…; ?follow=1"),
+    get("/v1/events", Endpoint::Events, "server-sent events; resume by Last-Event-ID or ?after=ID"),
+    post("/v1/reload", Role::Admin, Endpoint::Reload, "read and apply the configuration again"),
+    post("/v1/shutdown", Role::Admin, Endpoint::Shutdown, "stop everything, then end the daemon"),
+    post("/v1/upgrade", Role::Admin, Endpoint::Upgrade, "become another mendd in place"),
+    get("/v1/log-level", Endpoint::GetLogLevel, "level of the daemon's own log"),
+    Route {
+        method: Method::PUT,
+        path: "/v1/log-level",
+        role: Role::Admin,
+        endpoint: Endpoint::PutLogLevel,
+        summary: "change the level of the daemon's own log",
+    },
+];
+
+/// Builds the router over the whole table.
+pub(super) fn router(api: Arc<Api>) -> Router {
+    let mut router = Router::new();
+    for route in &ROUTES {
+        let handler = move |State(api): State<Arc<Api>>, request: Request| async move {
+            dispatch(&api, route, request).await.unwrap_or_else(Fault::into_response)
+        };
+        let filter = MethodFilter::try_from(route.method.clone())
+            .expect("the table has standard methods only");
+        router = router.route(route.path, on(filter, handler));
+    }
+    router
+        .fallback(|request: Request| async move {
+            Fault::no_route(request.uri().path()).into_response()
+        })
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(api)
+}
+
+async fn wrong_method(request: Request) -> Response {
+    let template = request.extensions().get::<axum::extract::MatchedPath>().cloned();
+    let template = template.as_ref().map_or(request.uri().path(), |matched| matched.as_str());
+    let mut allowed: Vec<&str> = ROUTES
+        .iter()
+        .filter(|route| route.path == template)
+        .map(|route| route.method.as_str())
+        .collect();
+    if allowed.contains(&"GET") {
+        allowed.push("HEAD");
+    }
+    let method = request.method().as_str();
+    Fault::method(method, request.uri().path(), allowed.join(", ")).into_response()
+}
+
+async fn dispatch(
+    api: &Arc<Api>,
+    route: &'static Route,
+    request: Request,
+) -> Result<Response, Fault> {
+    let peer = request
+        .extensions()
+        .get::<Arc<PeerCredentials>>()
+        .cloned()
+        .ok_or_else(|| Fault::internal("the connection has no credentials".to_owned()))?;
+    let role = api.role_of(&peer);
+    if role < Some(route.role) {
+        let uid = peer.uid;
+        if route.role > Role::Observe {
+            api.note_denied(peer, route);
+        }
+        return Err(Fault::denied(&format!("uid {uid}"), role, route.role));
+    }
+    // Administrators are never turned away: they are the ones who can end the crowd.
+    let permit = api.requests.clone().try_acquire_owned();
+    if permit.is_err() && role < Some(Role::Admin) {
+        return Err(Fault::busy(api.max_requests));
+    }
+    endpoints::answer(api, route.endpoint, peer, request).await
+}

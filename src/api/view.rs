@@ -1,0 +1,229 @@
+//! What goes over the wire. A type here is a promise: members may be added, never renamed.
+
+use serde::{Deserialize, Serialize};
+
+/// Version of the JSON documents below.
+pub const SCHEMA: u32 = 1;
+
+/// `GET /v1/status`, and `mendctl status --json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StatusView {
+    pub schema: u32,
+    /// `normal`, `stopping`.
+    pub mode: String,
+    pub daemon: DaemonView,
+    pub programs: Vec<ProcessView>,
+    pub sessions: Vec<serde_json::Value>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DaemonView {
+    pub version: String,
+    pub pid: u32,
+    pub keeper_pid: u32,
+    /// RFC 3339.
+    pub started: String,
+    pub config: String,
+    pub warnings: Vec<String>,
+}
+
+/// One process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProcessView {
+    pub name: String,
+    pub program: String,
+    pub group: String,
+    /// supervisord's state name.
+    pub state: String,
+    /// supervisord's state number.
+    pub statecode: u16,
+    /// `up` or `down`.
+    pub goal: String,
+    pub goal_by: Option<String>,
+    pub goal_reason: Option<String>,
+    pub pid: Option<u32>,
+    pub run: Option<u64>,
+    /// `none` until the program declares checks.
+    pub health: String,
+    pub restarts: u64,
+    pub exit: Option<ExitView>,
+    /// supervisord's one-line description, e.g. `pid 123, uptime 0:01:07`.
+    pub description: String,
+    /// RFC 3339: when the state was entered.
+    pub since: String,
+    /// RFC 3339: when the living run was spawned.
+    pub started: Option<String>,
+    pub uptime_seconds: Option<f64>,
+    /// RFC 3339: when the next try is due.
+    pub retry_at: Option<String>,
+    pub retry_in_seconds: Option<f64>,
+    pub failures: u32,
+    pub failures_limit: u32,
+    /// `closed`, `open`, `half-open`.
+    pub breaker: String,
+    /// One sentence: why it is in this state.
+    pub reason: String,
+    pub waiting_for: Vec<String>,
+    pub command: Vec<String>,
+    /// Resident memory of the main process now; only where the process was asked for by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// Processor time of the main process since its start, as for `memory_bytes`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_seconds: Option<f64>,
+}
+
+/// `GET /v1/programs/{name}`: the processes that the name selects.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProgramView {
+    pub schema: u32,
+    /// As it was asked for.
+    pub name: String,
+    pub processes: Vec<ProcessView>,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExitView {
+    /// `code`, `signal` or `unknown`.
+    pub kind: String,
+    pub code: Option<i32>,
+    pub signal: Option<i32>,
+    pub signal_name: Option<String>,
+    pub core_dumped: bool,
+    /// RFC 3339.
+    pub at: String,
+    /// `exited with code 3`, `killed by SIGKILL`.
+    pub text: String,
+}
+
+/// Body of `POST /v1/start`, `/v1/stop`, `/v1/restart`, `/v1/signal`, `/v1/reload-programs`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ActBody {
+    /// Processes, programs, `program:*`, `@group`, globs, `all`.
+    pub names: Vec<String>,
+    /// A duration such as `30s`; absent answers at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait: Option<String>,
+    /// Only for `signal`: `HUP`, `SIGHUP` or a number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Answer to the acts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ActView {
+    pub schema: u32,
+    pub results: Vec<OutcomeView>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OutcomeView {
+    pub name: String,
+    /// `done`, `unchanged`, `failed`, `timed-out`.
+    pub result: String,
+    pub message: String,
+    pub process: ProcessView,
+}
+
+/// Answer to `POST /v1/reload`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReloadView {
+    pub schema: u32,
+    pub added: Vec<String>,
+    pub removed: Vec<String>,
+    pub restarted: Vec<String>,
+    pub updated: Vec<String>,
+    pub warnings: Vec<String>,
+}
+
+/// Answer to `POST /v1/shutdown`, sent when nothing runs any more.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ShutdownView {
+    pub schema: u32,
+    pub stopped: bool,
+}
+
+/// Body of `POST /v1/upgrade`; may be left out.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpgradeBody {
+    /// Absolute path of the new `mendd`; absent means the file that the daemon was started from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binary: Option<String>,
+    /// How long the new daemon may take to serve before everything goes back, such as `20s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patience: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Answer to `POST /v1/upgrade`, sent when the check has passed and the switch begins.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UpgradeView {
+    pub schema: u32,
+    /// Version of the daemon that answers.
+    pub from: String,
+    /// Version of the new executable.
+    pub to: String,
+    /// The outcome is the first `daemon` event after this one whose `what` is `upgraded` or
+    /// `upgrade-failed`.
+    pub event: u64,
+}
+
+/// `GET /v1/version`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VersionView {
+    pub schema: u32,
+    pub name: String,
+    pub version: String,
+    pub api: String,
+    pub pid: u32,
+    pub keeper_pid: u32,
+}
+
+/// Body of `PUT /v1/log-level`, and its answer (with the level before).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LogLevelBody {
+    pub level: String,
+}
+
+/// One server-sent event of `/v1/events`; the SSE `id` is `id`, the SSE `event` is `kind`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EventView {
+    pub id: u64,
+    /// RFC 3339.
+    pub at: String,
+    /// `state`, `audit`, `daemon`; `gap` where events are no longer kept.
+    pub kind: String,
+    pub data: serde_json::Value,
+}
+
+/// One line of `GET /v1/logs` with `format=json` (NDJSON).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LogLineView {
+    pub name: String,
+    /// `stdout` or `stderr`; merged output is `stdout`.
+    pub stream: String,
+    /// RFC 3339 with milliseconds: when the daemon saw it.
+    pub at: Option<String>,
+    /// The line without its end. Bytes that are not UTF-8 are replaced.
+    pub line: String,
+}
+
+/// RFC 9457 problem details, `application/problem+json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Problem {
+    /// `https://mend.invalid/problems/unknown-name` and the like.
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub title: String,
+    pub status: u16,
+    pub detail: String,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub help: Option<String>,
+}
