@@ -29,3 +29,5 @@ pub mod store;
 pub mod engine;
 
 pub mod api;
+
+pub mod client;
