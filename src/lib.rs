@@ -31,3 +31,5 @@ pub mod engine;
 pub mod api;
 
 pub mod client;
+
+pub mod daemon;
