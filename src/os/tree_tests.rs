@@ -199,11 +199,6 @@ fn hopping_chains_are_caught(mut bench: Bench) {
 }
 
 #[test]
-fn chains_that_hop_pids_and_sessions_are_caught_without_a_cgroup() {
-    hopping_chains_are_caught(Bench::new());
-}
-
-#[test]
 fn chains_that_hop_pids_and_sessions_are_caught_in_a_cgroup() {
     if let Some(bench) = Bench::with_cgroups() {
         hopping_chains_are_caught(bench);
