@@ -51,14 +51,14 @@ pub(super) fn run(arguments: BrainArguments) -> Result<ExitCode, Failure> {
     let runtime_dir = arguments.runtime_dir.clone();
     // Before anything that takes time: the keeper lets an orphaned brain go when this one has all
     // that it holds.
-    let mut held = Some(Held::receive(socket.as_fd()).context("cannot talk to the keeper")?);
-    let is_complete = held.as_ref().is_some_and(Held::is_complete);
-    if !is_complete && is_other_brain_there(&runtime_dir) {
+    let mut held = Held::receive(socket.as_fd()).context("cannot talk to the keeper")?;
+    if !held.is_complete() && is_other_brain_there(&runtime_dir) {
         // It was not let go, and has what did not come.
         engine::replace_keeper(&words, keeper_pid);
         return Err(anyhow::anyhow!("the keeper was killed before it could tell its runs").into());
     }
-    let mut lock = take_brain_lock(&runtime_dir, keeper.as_fd(), keeper_pid)?;
+    let mut lock = take_brain_lock(&runtime_dir, keeper.as_fd(), keeper_pid, &mut held)?;
+    let mut held = Some(held);
     let ended = live(spawner, socket, &mut held, arguments, options, &mut lock);
     if let Err(failure) = &ended
         && process::is_hung_up(keeper.as_fd())
@@ -66,7 +66,7 @@ pub(super) fn run(arguments: BrainArguments) -> Result<ExitCode, Failure> {
         eprintln!("mend-brain: the keeper was killed during the takeover: {:#}", failure.error);
         match held {
             // What it has sent goes on to the next one; the rest is found on disk.
-            Some(held) => runtime()?.block_on(held.hand_on(&runtime_dir, &words)),
+            Some(held) => runtime()?.block_on(held.hand_on(&words, keeper_pid)),
             None => engine::replace_keeper(&words, keeper_pid),
         }
     }
@@ -111,6 +111,7 @@ fn take_brain_lock(
     runtime_dir: &Path,
     keeper: BorrowedFd<'_>,
     keeper_pid: u32,
+    held: &mut Held,
 ) -> Result<File, Failure> {
     let path = runtime_dir.join(BRAIN_LOCK);
     let file = File::options()
@@ -121,7 +122,8 @@ fn take_brain_lock(
         .open(&path)
         .with_context(|| format!("cannot open `{}`", path.display()))?;
     let mut lock = file;
-    wait_for_brain_lock(runtime_dir, &lock, keeper, keeper_pid)
+    let relieve = || held.relieve_other(runtime_dir);
+    wait_for_brain_lock(runtime_dir, &lock, keeper, keeper_pid, relieve)
         .with_context(|| format!("cannot lock `{}`", path.display()))?;
     sign_lock(&mut lock)?;
     Ok(lock)
@@ -238,11 +240,11 @@ async fn serve(
             Ok(ExitCode::SUCCESS)
         }
         engine::Ended::Replaced => {
-            brain.stand_by(&arguments.runtime_dir, &keeper_words(&arguments), lock).await;
+            brain.stand_by(&keeper_words(&arguments), lock).await;
             Ok(ExitCode::SUCCESS)
         }
         engine::Ended::KeeperLost => {
-            brain.find_keeper(&arguments.runtime_dir, &keeper_words(&arguments)).await;
+            brain.find_keeper(&keeper_words(&arguments)).await;
             Ok(ExitCode::SUCCESS)
         }
     }

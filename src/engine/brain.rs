@@ -19,6 +19,7 @@ use super::launch::{self, Workshop};
 use super::pins::Pins;
 use super::reload::Reading;
 use super::run::{Found, exit_of};
+use super::standby::{After, Offer};
 use super::successor::KeeperDoor;
 use super::upgrade::Upgrading;
 use super::{
@@ -258,32 +259,43 @@ impl Brain {
     }
 
     /// Makes room for the brain of an upgrade and waits for the end, which the keeper brings when
-    /// that brain serves. Returns when this brain has to go on because the keeper was killed
+    /// that brain serves. Returns when this brain had to go on because the keeper was killed
     /// before, or is not needed although it was.
-    pub(crate) async fn stand_by(
-        mut self,
-        runtime_dir: &Path,
-        words: &KeeperArguments,
-        lock: &mut File,
-    ) {
+    pub(crate) async fn stand_by(mut self, words: &KeeperArguments, lock: &mut File) {
+        let runtime_dir = &words.runtime_dir;
         match standby::stand_by(&mut self.engine, &mut self.sources, runtime_dir, lock).await {
-            Some(door) => self.hand_over(door, words).await,
-            None => self.engine.pump.stop(),
+            After::GoOn(door) => self.hand_over(door, words).await,
+            After::Offer(door) => {
+                let offer = Offer(&self.engine);
+                let killed = self.engine.keeper_pid;
+                successor::hand_over(&offer, door.as_ref(), words, killed).await;
+                self.leave(None);
+            }
+            After::Leave => self.leave(None),
+        }
+    }
+
+    /// Ends this brain; `door` is one that nobody needs any more.
+    fn leave(self, door: Option<KeeperDoor>) {
+        self.engine.pump.stop();
+        if let Some(door) = door {
+            door.close();
         }
     }
 
     /// Gets this brain's runs under a keeper again; the next brain goes on from there.
-    pub(crate) async fn find_keeper(self, runtime_dir: &Path, words: &KeeperArguments) {
+    pub(crate) async fn find_keeper(mut self, words: &KeeperArguments) {
         warn!("the keeper is gone; the programs run on and wait for the next one");
-        self.hand_over(KeeperDoor::open(runtime_dir), words).await;
+        let door = KeeperDoor::open(&words.runtime_dir);
+        // Nothing is told to the core any more: what happens from here on, the next brain finds.
+        self.engine.finish_launches(&mut self.sources.launched).await;
+        self.hand_over(door, words).await;
     }
 
     async fn hand_over(self, door: Option<KeeperDoor>, words: &KeeperArguments) {
-        let Self { mut engine, mut sources, .. } = self;
-        // Nothing is told to the core any more: what happens from here on, the next brain finds.
-        engine.finish_launches(&mut sources.launched).await;
-        successor::hand_over(&engine, door, words).await;
-        engine.pump.stop();
+        let killed = self.engine.keeper_pid;
+        let given = successor::hand_over(&self.engine, door.as_ref(), words, killed).await;
+        self.leave(door.filter(|_| given));
     }
 }
 

@@ -4,6 +4,7 @@
 //! they may be the last ones that hold the output and the pidfd of a run that has ended, and are
 //! handed on to the next keeper.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use super::keeper_link::KeeperSender;
 use super::successor::{self, Estate, KeeperDoor};
+use crate::keeper;
 use crate::keeper::arguments::KeeperArguments;
 use crate::keeper::wire::ToBrain;
 use crate::name::RunId;
@@ -45,9 +47,21 @@ impl Held {
         self.is_complete
     }
 
-    /// Hands everything to the next keeper, which is started where no service manager does it.
-    pub(crate) async fn hand_on(&self, runtime_dir: &Path, words: &KeeperArguments) {
-        successor::hand_over(self, KeeperDoor::open(runtime_dir), words).await;
+    /// Lets a brain go that waits for a keeper in vain, and takes what only it has.
+    pub(crate) fn relieve_other(&mut self, runtime_dir: &Path) {
+        let known: BTreeSet<RunId> = self.runs().map(|(run, _)| run).collect();
+        let is_new = |(entry, _): &(ToBrain, ReceivedFds)| matches!(entry, ToBrain::Entry { run, .. } if !known.contains(run));
+        self.entries.extend(keeper::relieve(runtime_dir).into_iter().filter(is_new));
+    }
+
+    /// Hands everything to the next keeper after the one that was `killed`; it is started where
+    /// no service manager does it.
+    pub(crate) async fn hand_on(&self, words: &KeeperArguments, killed: u32) {
+        let door = KeeperDoor::open(&words.runtime_dir);
+        let given = successor::hand_over(self, door.as_ref(), words, killed).await;
+        if let Some(door) = door.filter(|_| given) {
+            door.close();
+        }
     }
 
     /// Returns everything with descriptors of its own.

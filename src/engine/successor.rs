@@ -35,8 +35,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(5);
 /// Longest pause between two tries to get a keeper.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// How long a dying keeper may take to let go of its lock.
-const DEATH_PATIENCE: Duration = Duration::from_millis(500);
+/// How long a dying keeper may take to let go of its lock, on the busiest machine.
+const DEATH_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a brain holds for the next keeper.
 pub(super) trait Estate {
@@ -50,34 +50,40 @@ pub(super) trait Estate {
     fn patience(&self) -> Option<Duration>;
 }
 
-/// Returns when a keeper has everything, or needs none of it.
+/// Returns when another keeper than `killed` has everything, or needs none of it; then whether it
+/// has been given.
 pub(super) async fn hand_over(
     estate: &impl Estate,
-    door: Option<KeeperDoor>,
+    door: Option<&KeeperDoor>,
     words: &KeeperArguments,
-) {
+    killed: u32,
+) -> bool {
     let mut another_stands = None;
     let mut patience = if Notifier::is_present() { MANAGER_PATIENCE } else { Duration::ZERO };
     loop {
-        if let Some(door) = &door
+        if let Some(door) = door
             && let Ok(Ok(socket)) = tokio::time::timeout(patience, accept(&door.listener)).await
         {
             if give(estate, socket.as_fd()) {
-                return;
+                return true;
             }
             continue;
         }
         match start_heir(words) {
             Ok(socket) => {
                 if give(estate, socket.as_fd()) {
-                    return;
+                    return true;
                 }
             }
             // Another keeper stands already, or the one before is not quite dead.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let since = *another_stands.get_or_insert_with(clock::now);
-                if estate.patience().is_some_and(|patience| clock::now() >= since + patience) {
-                    return info!("another keeper stands that asks for nothing");
+                if !is_another_keeper_there(&words.runtime_dir, killed) {
+                    another_stands = None;
+                } else if let Some(most) = estate.patience()
+                    && clock::now() >= *another_stands.get_or_insert_with(clock::now) + most
+                {
+                    info!("another keeper stands that asks for nothing");
+                    return false;
                 }
             }
             Err(error) => warn!(%error, "cannot start a keeper; trying again"),
@@ -107,7 +113,9 @@ pub(crate) fn replace_keeper(words: &KeeperArguments, killed: u32) {
     }
     match started {
         Ok(()) => warn!("the keeper was killed; another one is started"),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+        Err(error)
+            if error.kind() == io::ErrorKind::WouldBlock
+                && is_another_keeper_there(&words.runtime_dir, killed) => {}
         Err(error) => tracing::error!(%error, "the keeper was killed and none can be started"),
     }
 }
@@ -153,10 +161,32 @@ impl KeeperDoor {
             .ok()
     }
 
-    /// Returns whether no other brain has opened its own since.
-    pub(super) fn is_ours(&self) -> bool {
-        place_of(&self.path).is_ok_and(|place| place == self.place)
+    /// Returns whose door the next keeper finds.
+    pub(super) fn owner(&self) -> DoorOwner {
+        match place_of(&self.path) {
+            Ok(place) if place == self.place => DoorOwner::This,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => DoorOwner::Nobody,
+            Ok(_) | Err(_) => DoorOwner::Another,
+        }
     }
+
+    /// Takes it away: a keeper has everything, and another brain need not offer it again. Only
+    /// for the brain that has the lock.
+    pub(super) fn close(self) {
+        if self.owner() == DoorOwner::This {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Whose door a keeper finds in the runtime directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DoorOwner {
+    This,
+    /// A brain that had the lock after this one; alive or dead.
+    Another,
+    /// A brain that had the lock after this one has handed everything over.
+    Nobody,
 }
 
 fn place_of(path: &Path) -> io::Result<(u64, u64)> {

@@ -77,9 +77,9 @@ pub fn run(arguments: KeeperArguments) -> io::Result<ExitCode> {
 
 impl Keeper {
     fn new(arguments: KeeperArguments, lock: OwnedFd) -> io::Result<Self> {
-        // Only those that are read from the descriptor: SIGABRT of a watchdog must work.
-        process::unblock_all_signals();
-        watched_signals().thread_block()?;
+        // Only those that are read from the descriptor: SIGABRT of a watchdog must work. In one
+        // step: one that came while the image before became this one must not end it.
+        watched_signals().thread_set_mask()?;
         let signals = SignalFd::with_flags(
             &watched_signals(),
             SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK,
@@ -99,7 +99,8 @@ impl Keeper {
             handover::take_stored(&mut table);
         }
         if arguments.table.is_none() && orphan.is_none() {
-            orphan = super::orphan::take_over(&arguments.runtime_dir, &mut table);
+            let was_cut = arguments.handover.is_some();
+            orphan = super::orphan::take_over(&arguments.runtime_dir, &mut table, was_cut);
         }
         let brain = Brain::new(&arguments)?;
         let mut keeper = Self {

@@ -138,16 +138,6 @@ pub fn block_all_signals() {
     }
 }
 
-/// Unblocks every signal in this thread.
-pub fn unblock_all_signals() {
-    // SAFETY: plain data.
-    unsafe {
-        let mut none = std::mem::zeroed();
-        libc::sigemptyset(&raw mut none);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());
-    }
-}
-
 /// Returns the user id this process acts as.
 pub fn effective_uid() -> u32 {
     // SAFETY: cannot fail.

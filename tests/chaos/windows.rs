@@ -65,22 +65,21 @@ fn kill_both(lab: &Lab) {
     kill(lab, brain);
 }
 
-/// Waits until somebody serves. Where two were killed at once nobody may be left to go on; then
-/// an operator ends what hangs and starts the daemon again.
-fn settle_or_start(lab: &mut Lab) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while lab.settled().is_err() {
-        if Instant::now() >= deadline {
-            for pid in [Role::Keeper, Role::Brain].into_iter().filter_map(|role| lab.find(role)) {
-                proc::send(pid, Signal::SIGKILL);
-                lab.wait_dead(pid);
-            }
+/// Waits until somebody serves. Only where no part of Mend is left at all an operator starts the
+/// daemon again.
+#[track_caller]
+fn settle_or_start_the_dead(lab: &mut Lab) {
+    let mut seen_dead = 0;
+    wait_for("keeper and brain that serve", || {
+        lab.reap();
+        let nobody = lab.find(Role::Keeper).is_none() && lab.find(Role::Brain).is_none();
+        seen_dead = if nobody { seen_dead + 1 } else { 0 };
+        // A process that is about to become another one shows in neither role for a moment.
+        if seen_dead == 10 {
             lab.start();
-            lab.wait_settled();
-            return;
         }
-        thread::sleep(Duration::from_millis(20));
-    }
+        lab.settled()
+    });
 }
 
 /// Waits until `deaf` runs and ignores SIGTERM, and returns its pid.
@@ -288,7 +287,7 @@ fn two_deaths_during_an_upgrade_cost_no_program_and_double_none() {
             proc::send(pid, Signal::SIGKILL);
             thread::sleep(Duration::from_micros(random.u64(0..3_000)));
         }
-        settle_or_start(&mut lab);
+        settle_or_start_the_dead(&mut lab);
     }
     assert_eq!(running(&lab, 10), pids);
     lab.shut_down();
