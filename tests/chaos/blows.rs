@@ -24,6 +24,18 @@ pub(crate) enum Blow {
 }
 
 impl Blow {
+    /// Freezes and upgrades kill nobody; both at once count as one.
+    fn is_kill(self) -> bool {
+        match self {
+            Self::BrainKilled
+            | Self::BrainFrozenThenKilled
+            | Self::KeeperKilled
+            | Self::KeeperFrozenThenKilled
+            | Self::BothKilled => true,
+            Self::BrainFrozen | Self::KeeperFrozen | Self::Upgraded => false,
+        }
+    }
+
     /// An upgrade ends the brain as well, in order.
     fn is_of_brain(self) -> bool {
         matches!(
@@ -138,9 +150,10 @@ impl Fists {
         }
     }
 
-    /// Returns how many blows have hit.
-    pub(crate) fn dealt(&self) -> u64 {
-        self.counts.values().map(|count| u64::from(*count)).sum()
+    /// Returns how many kills have hit.
+    pub(crate) fn kills(&self) -> u64 {
+        let kills = self.counts.iter().filter(|(blow, _)| blow.is_kill());
+        kills.map(|(_, count)| u64::from(*count)).sum()
     }
 
     fn nap(&mut self, most_millis: u64) {

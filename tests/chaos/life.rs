@@ -1,9 +1,12 @@
 //! A random life: programs write and end, an operator commands, blows fall; then the account.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+
+use mendd::api::view::ProcessView;
 
 use crate::blows::Fists;
 use crate::lab::{Lab, Under, wait_for};
@@ -87,11 +90,11 @@ fn live(kind: Kind, under: Under, programs_wanted: usize, kills: u64) {
     let silent = AtomicBool::new(false);
     let socket = lab.socket();
     let mut fists = Fists::new(seed, under, kind == Kind::Flood);
-    let (commanded, told, last) = thread::scope(|scope| {
+    let (commanded, told, last, ignored) = thread::scope(|scope| {
         let operator = scope.spawn(|| operator::command(&socket, count, seed, &done));
         let listener = scope.spawn(|| operator::listen(&socket, &silent));
         let lived = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            while fists.dealt() < kills {
+            while fists.kills() < kills {
                 fists.deal(&mut lab);
             }
             fists.heal(&mut lab);
@@ -102,22 +105,27 @@ fn live(kind: Kind, under: Under, programs_wanted: usize, kills: u64) {
             silent.store(true, Ordering::Relaxed);
             std::panic::resume_unwind(panic);
         }
+        let ignored = ignored_goals(&lab, &commanded.goals);
         let last = stop_all(&lab);
         silent.store(true, Ordering::Relaxed);
-        (commanded, listener.join().expect("the listener"), last)
+        (commanded, listener.join().expect("the listener"), last, ignored)
     });
     lab.shut_down();
-    let verdict = verdict::judge(lab.dir(), &fists.gaps, &commanded.killed, &told, &last);
+    let mut verdict = verdict::judge(lab.dir(), &fists.gaps, &commanded.killed, &told, &last);
+    verdict.faults.extend(ignored);
     let faults = verdict.faults.len();
+    let known = commanded.goals.values().flatten().count();
     eprintln!(
         "seed {seed}: {:?}; {} upgrades undisturbed; {} compound; slowest healing {:?}; {} \
-         commands; {} runs, {} lines, {} bytes, {} statuses; in {} gaps: of both {:?}, of \
+         commands; {} kills; goals of {known} set and {count} in all; {} runs, {} lines, {} bytes, \
+         {} statuses; in {} gaps: of both {:?}, of \
          compound {:?}; {} untold; {faults} faults",
         fists.counts,
         fists.upgrades_done,
         fists.compound,
         fists.slowest,
         commanded.accepted,
+        fists.kills(),
         verdict.runs,
         verdict.lines,
         verdict.bytes,
@@ -135,8 +143,20 @@ fn live(kind: Kind, under: Under, programs_wanted: usize, kills: u64) {
     assert!(verdict.runs >= count, "the programs ran");
 }
 
+/// Says which processes have another goal than the one that was last asked for and accepted; one
+/// that was never commanded is up, as configured.
+fn ignored_goals(lab: &Lab, goals: &BTreeMap<String, Option<&str>>) -> Vec<String> {
+    let status = wait_for("status", || lab.try_status());
+    let ignored = |process: &ProcessView| {
+        let wanted = goals.get(&process.name).copied().unwrap_or(Some("up"))?;
+        let text = format!("{}: asked to be {wanted}; {process:?}", process.name);
+        (process.goal != wanted).then_some(text)
+    };
+    status.programs.iter().filter_map(ignored).collect()
+}
+
 /// Stops everything and returns how each process ended.
-fn stop_all(lab: &Lab) -> Vec<mendd::api::view::ProcessView> {
+fn stop_all(lab: &Lab) -> Vec<ProcessView> {
     wait_for("accepted stop", || lab.act("stop", "all", None).then_some(()).ok_or(String::new()));
     wait_for("stop of all programs", || {
         let status = lab.try_status()?;
@@ -150,7 +170,9 @@ fn stop_all(lab: &Lab) -> Vec<mendd::api::view::ProcessView> {
 
 #[test]
 fn a_life_of_kills_loses_and_doubles_nothing() {
-    live(Kind::All, Under::Self_, 40, 60);
+    let is_full = env::var("MEND_TEST_FULL").is_ok_and(|value| value == "1");
+    let (programs, kills) = if is_full { (200, 1000) } else { (40, 60) };
+    live(Kind::All, Under::Self_, programs, kills);
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //! while programs write, end and are commanded; then everything is counted.
 //!
 //! `MEND_CHAOS_SEED` replays a life (the order of blows, not the kernel's timing),
-//! `MEND_CHAOS_KILLS` and `MEND_CHAOS_PROGRAMS` choose the length; the long form is 1000 and 200.
+//! `MEND_CHAOS_KILLS` and `MEND_CHAOS_PROGRAMS` choose the length; freezes and upgrades come on top
+//! of the kills. `MEND_TEST_FULL=1` plays the long form of the first life: 1,000 and 200.
 //! `MEND_CHAOS_PAUSE` is the longest pause before a blow, in milliseconds (300).
 
 #[path = "../it/http.rs"]

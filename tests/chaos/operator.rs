@@ -16,17 +16,24 @@ pub(crate) fn command(socket: &Path, count: usize, seed: u64, done: &AtomicBool)
     while !done.load(Ordering::Relaxed) {
         thread::sleep(Duration::from_millis(random.u64(20..250)));
         let name = format!("p{}", random.usize(0..count));
-        let accepted = match random.u32(0..100) {
-            0..30 => act(socket, "restart", &name, None),
-            30..50 => act(socket, "stop", &name, None),
-            50..85 => act(socket, "start", &name, None),
-            85..95 => act(socket, "signal", &name, Some("USR2")),
-            _ => {
-                // Sent or not: an answer that is lost was still carried out.
-                commanded.killed.insert(name.clone());
-                act(socket, "signal", &name, Some("KILL"))
-            }
+        let (verb, goal) = match random.u32(0..100) {
+            0..30 => ("restart", Some("up")),
+            30..50 => ("stop", Some("down")),
+            50..85 => ("start", Some("up")),
+            85..95 => ("USR2", None),
+            _ => ("KILL", None),
         };
+        // Sent or not: an answer that is lost may have been carried out.
+        if verb == "KILL" {
+            commanded.killed.insert(name.clone());
+        }
+        let accepted = match goal {
+            Some(_) => act(socket, verb, &name, None),
+            None => act(socket, "signal", &name, Some(verb)),
+        };
+        if goal.is_some() {
+            commanded.goals.insert(name, goal.filter(|_| accepted));
+        }
         commanded.accepted += u32::from(accepted);
     }
     commanded
@@ -37,6 +44,8 @@ pub(crate) fn command(socket: &Path, count: usize, seed: u64, done: &AtomicBool)
 pub(crate) struct Commanded {
     pub(crate) accepted: u32,
     pub(crate) killed: BTreeSet<String>,
+    /// What was last asked of each process; `None` where the answer was lost.
+    pub(crate) goals: BTreeMap<String, Option<&'static str>>,
 }
 
 /// What the daemon told about runs: the process, and the sentences of the events that name it.
