@@ -53,7 +53,8 @@ pub(super) fn command(
             let help = "name the program to run, for example `command = [\"sleep\", \"60\"]`";
             cx.error(&node.place(), "empty-command", message, help);
         }
-        Some(false) => warn_if_missing(cx, &node, &argv[0], spawn),
+        Some(false) if cx.looks => warn_if_missing(cx, &node, &argv[0], spawn),
+        Some(false) => {}
     }
     argv
 }

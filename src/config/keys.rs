@@ -3,6 +3,9 @@
 //! The loader refuses what is not in this table, suggestions come from it, the example file is
 //! tested against it and the documentation is printed from it.
 
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
+
 use super::diagnostic::nearest;
 
 /// Where a key is written.
@@ -205,6 +208,23 @@ pub fn children(section: Section, prefix: &str) -> Vec<&'static str> {
     names
 }
 
+/// Returns whether `name` is the next part of a key below `prefix`.
+pub fn is_child(section: Section, prefix: &str, name: &str) -> bool {
+    static PARTS: LazyLock<BTreeSet<(Section, &str, &str)>> = LazyLock::new(|| {
+        let parts = |key: &Key| {
+            let (section, name) = (key.section, key.name);
+            let ends = name.match_indices('.').map(|(at, _)| at).chain([name.len()]);
+            let parts = move |end| {
+                let (prefix, last) = name[..end].rsplit_once('.').unwrap_or(("", &name[..end]));
+                (section, prefix, last)
+            };
+            ends.map(parts).collect::<Vec<_>>()
+        };
+        KEYS.iter().flat_map(parts).collect()
+    });
+    PARTS.contains(&(section, prefix, name))
+}
+
 /// What is known about a key that is not in the table.
 pub(super) enum Stranger {
     /// Will exist; the text says for what.
@@ -283,6 +303,22 @@ mod tests {
             assert_eq!(same.count(), 1, "{}", key.name);
             assert!(table.contains(&format!("| `{}` |", key.name)));
         }
+    }
+
+    #[test]
+    fn the_parts_of_keys_are_the_children_of_their_prefixes() {
+        for key in KEYS {
+            let (prefix, last) = key.name.rsplit_once('.').unwrap_or(("", key.name));
+            assert!(is_child(key.section, prefix, last), "{}", key.name);
+            for child in children(key.section, prefix) {
+                assert!(is_child(key.section, prefix, child), "{prefix} {child}");
+            }
+        }
+        assert!(
+            is_child(Section::Program, "", "stop") && is_child(Section::Program, "stop", "grace")
+        );
+        assert!(!is_child(Section::Program, "stop", "signa"));
+        assert!(!is_child(Section::Group, "stop", "signal"));
     }
 
     #[test]

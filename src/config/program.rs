@@ -73,7 +73,7 @@ fn spawn(
     };
     let directory = get("directory").and_then(|node| {
         let path = cx.path(&node, home)?;
-        if !path.is_dir() {
+        if cx.looks && !path.is_dir() {
             let message = format!("directory `{}` does not exist", path.display());
             cx.warning(&node.place(), "missing-directory", message, "create it before the start");
         }
@@ -153,7 +153,7 @@ fn environment_files(
             None => (text.as_str(), false),
         };
         let path = cx.resolve(&node, text, home)?;
-        if !optional && !path.is_file() {
+        if cx.looks && !optional && !path.is_file() {
             let message = format!("environment file `{}` does not exist", path.display());
             let help = "create it, or write a `-` before it when it may be missing";
             cx.warning(&node.place(), "missing-environment-file", message, help);

@@ -26,6 +26,8 @@ pub(super) struct Context<'e> {
     /// The effective user of the daemon.
     pub uid: u32,
     pub accounts: Accounts,
+    /// Whether what is named is there now is worth a warning.
+    pub looks: bool,
     noted: RefCell<Vec<Diagnostic>>,
     seen: RefCell<BTreeSet<(&'static str, PathBuf, usize, String)>>,
 }
@@ -44,9 +46,14 @@ impl<'e> Context<'e> {
             sources,
             uid,
             accounts: Accounts::default(),
+            looks: true,
             noted: RefCell::default(),
             seen: RefCell::default(),
         }
+    }
+
+    pub(super) fn without_looking(self) -> Self {
+        Self { looks: false, ..self }
     }
 
     /// Notes a mistake; the same one at the same place is noted once.

@@ -132,16 +132,18 @@ impl<'t> Table<'t> {
                 });
             }
         }
-        self.written(name).into_iter().next()
+        let written = |layer: &Layer<'t>| Some((layer.file, layer.table.get(name)?));
+        let (file, value) = self.layers.iter().find_map(written)?;
+        Some(Node::toml_node(self.section, self.dotted(name), file, value))
     }
 
     /// Returns the value of a key in every layer that has it, the strongest first.
     pub(super) fn written(&self, name: &str) -> Vec<Node<'t>> {
-        let key = self.dotted(name);
+        // Most keys are in no layer, and cost nothing then.
         self.layers
             .iter()
             .filter_map(|layer| Some((layer.file, layer.table.get(name)?)))
-            .map(|(file, value)| Node::toml_node(self.section, key.clone(), file, value))
+            .map(|(file, value)| Node::toml_node(self.section, self.dotted(name), file, value))
             .collect()
     }
 
@@ -163,11 +165,10 @@ impl<'t> Table<'t> {
 
     /// Notes every key that does not exist.
     pub(super) fn check_keys(&self, cx: &Context<'_>) {
-        let known = keys::children(self.section, &self.prefix);
         for layer in &self.layers {
             for (key, _) in layer.table.iter() {
                 let name: &str = key.get_ref();
-                if !known.contains(&name) {
+                if !keys::is_child(self.section, &self.prefix, name) {
                     let place = Place::File { index: layer.file, span: key.span() };
                     unknown_key(cx, &place, self.section, &self.prefix, name);
                 }

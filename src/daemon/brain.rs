@@ -6,6 +6,8 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -15,14 +17,20 @@ use super::Exit;
 use super::control_socket::ControlSocket;
 use super::logs::LogFiles;
 use super::options::Options;
-use crate::api::{self, ApiSettings, Caps, SharedAccess};
-use crate::config::{Config, Loaded};
+use crate::api::{self, ApiSettings, BindError, Caps, SharedAccess};
+use crate::config::{Config, Loaded, Supervisor};
 use crate::engine::{self, Held, Setup};
 use crate::keeper::arguments::BrainArguments;
 use crate::keeper::{BRAIN_LOCK, is_other_brain_there, sign_lock, wait_for_brain_lock};
 use crate::os::peer::peer_credentials;
 use crate::os::spawn::Spawner;
 use crate::os::{clock, memory, process};
+
+/// How long a killed brain's control socket may be there still.
+const DEATH_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Pause between two looks at it.
+const DEATH_PAUSE: Duration = Duration::from_millis(2);
 
 /// Why the brain could not begin to serve.
 pub(super) struct Failure {
@@ -49,6 +57,10 @@ pub(super) fn run(arguments: BrainArguments) -> Result<ExitCode, Failure> {
     let keeper_pid = u32::try_from(keeper_pid).unwrap_or(0);
     let words = keeper_words(&arguments);
     let runtime_dir = arguments.runtime_dir.clone();
+    // Its number is low as well: when this process is killed, the kernel closes it before all that
+    // takes long, and the next brain does not wait.
+    let lock = open_brain_lock(&runtime_dir)?;
+    let active = read_active(&runtime_dir).context("cannot read the active configuration")?;
     // Before anything that takes time: the keeper lets an orphaned brain go when this one has all
     // that it holds.
     let mut held = Held::receive(socket.as_fd()).context("cannot talk to the keeper")?;
@@ -57,9 +69,11 @@ pub(super) fn run(arguments: BrainArguments) -> Result<ExitCode, Failure> {
         engine::replace_keeper(&words, keeper_pid);
         return Err(anyhow::anyhow!("the keeper was killed before it could tell its runs").into());
     }
-    let mut lock = take_brain_lock(&runtime_dir, keeper.as_fd(), keeper_pid, &mut held)?;
+    let mut lock = take_brain_lock(lock, &runtime_dir, keeper.as_fd(), keeper_pid, &mut held)?;
+    held.read_records(&runtime_dir);
+    let active = active.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     let mut held = Some(held);
-    let ended = live(spawner, socket, &mut held, arguments, options, &mut lock);
+    let ended = live(spawner, socket, &mut held, arguments, options, active, &mut lock);
     if let Err(failure) = &ended
         && process::is_hung_up(keeper.as_fd())
     {
@@ -72,6 +86,17 @@ pub(super) fn run(arguments: BrainArguments) -> Result<ExitCode, Failure> {
     }
     drop(lock);
     ended
+}
+
+/// Reads what was active when the brain before died, beside everything else that this one begins
+/// with: of all that it does before it serves, reading a long configuration takes longest.
+///
+/// Only a brain that serves changes it, and while this one starts none does.
+fn read_active(runtime_dir: &Path) -> std::io::Result<JoinHandle<Option<Loaded>>> {
+    let runtime_dir = runtime_dir.to_owned();
+    std::thread::Builder::new()
+        .name("mend-config".to_owned())
+        .spawn(move || engine::active::load(&runtime_dir))
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
@@ -90,11 +115,11 @@ fn live(
     held: &mut Option<Held>,
     arguments: BrainArguments,
     options: Options,
+    active: Option<Loaded>,
     lock: &mut File,
 ) -> Result<ExitCode, Failure> {
     let path = options.config_path();
     let fresh = || crate::config::load(&path, &super::launcher::variable);
-    let active = engine::active::load(&arguments.runtime_dir);
     let (loaded, newer) = choose(fresh, active, arguments.cold)?;
     // Reading a configuration takes several times the memory of what comes out of it.
     memory::give_back();
@@ -106,25 +131,24 @@ fn live(
     ended
 }
 
+fn open_brain_lock(runtime_dir: &Path) -> anyhow::Result<File> {
+    let path = runtime_dir.join(BRAIN_LOCK);
+    let mut how = File::options();
+    how.read(true).write(true).create(true).truncate(false);
+    how.open(&path).with_context(|| format!("cannot open `{}`", path.display()))
+}
+
 /// Takes the lock that exactly one brain has; an orphaned one may still be finishing.
 fn take_brain_lock(
+    mut lock: File,
     runtime_dir: &Path,
     keeper: BorrowedFd<'_>,
     keeper_pid: u32,
     held: &mut Held,
 ) -> Result<File, Failure> {
-    let path = runtime_dir.join(BRAIN_LOCK);
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .with_context(|| format!("cannot open `{}`", path.display()))?;
-    let mut lock = file;
     let relieve = || held.relieve_other(runtime_dir);
     wait_for_brain_lock(runtime_dir, &lock, keeper, keeper_pid, relieve)
-        .with_context(|| format!("cannot lock `{}`", path.display()))?;
+        .with_context(|| format!("cannot lock `{}`", runtime_dir.join(BRAIN_LOCK).display()))?;
     sign_lock(&mut lock)?;
     Ok(lock)
 }
@@ -133,8 +157,7 @@ fn take_brain_lock(
 ///
 /// A brain that comes back goes on with what was active: edits wait to be applied. A daemon that
 /// is started applies the file, after it has taken over under the old configuration. The file is
-/// read only where it counts: of everything that a brain does before it serves, reading a long
-/// configuration takes longest.
+/// read only where it counts.
 fn choose(
     fresh: impl FnOnce() -> Result<Loaded, crate::config::Report>,
     active: Option<Loaded>,
@@ -194,7 +217,7 @@ async fn serve(
     };
     // Before anything is started: a daemon that nobody could control should not begin.
     let supervisor = &setup.loaded.config.supervisor;
-    let listener = match api::bind(&supervisor.socket, &supervisor.access) {
+    let listener = match bind_after_another(supervisor).await {
         Ok(listener) => Some(listener),
         Err(error) if !engine::has_runs(&arguments.runtime_dir) => {
             return Err(Failure { exit: Exit::CannotCreate, error: error.into() });
@@ -246,6 +269,19 @@ async fn serve(
         engine::Ended::KeeperLost => {
             brain.find_keeper(&keeper_words(&arguments)).await;
             Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Makes the control socket; the kernel may still be closing that of a brain that was killed.
+async fn bind_after_another(supervisor: &Supervisor) -> Result<UnixListener, BindError> {
+    let deadline = tokio::time::Instant::now() + DEATH_PATIENCE;
+    loop {
+        match api::bind(&supervisor.socket, &supervisor.access) {
+            Err(BindError::Live { .. }) if tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(DEATH_PAUSE).await;
+            }
+            bound => return bound,
         }
     }
 }

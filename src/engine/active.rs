@@ -35,7 +35,7 @@ pub(crate) fn keep(runtime_dir: &Path, texts: &[Source]) -> io::Result<()> {
 /// Loads the active configuration, `None` when there is none that still loads.
 pub(crate) fn load(runtime_dir: &Path) -> Option<Loaded> {
     let texts = sources::decode(&fs::read(path(runtime_dir)).ok()?)?;
-    crate::config::load_sources(&texts, &super::reload::environment).ok()
+    crate::config::load_accepted(&texts, &super::reload::environment).ok()
 }
 
 /// Forgets the active configuration: nothing of it is left.

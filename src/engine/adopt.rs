@@ -52,7 +52,8 @@ pub(super) fn find_runs(
     let mut is_complete = true;
     let mut records = BTreeMap::new();
     for run in files.list()? {
-        let record = settled_record(files, run)?;
+        let early = held.records.get(&run).cloned();
+        let record = early.map_or_else(|| settled_record(files, run), Ok)?;
         let (pid, pipes) = listed.get(&run).copied().unwrap_or((None, 0));
         if pid.is_none() {
             introduce(keeper, files, pins, run, &record, listed.contains_key(&run))?;

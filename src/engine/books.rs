@@ -1,5 +1,6 @@
 //! What the engine writes down, and the trouble it has with it. No trouble stops supervision.
 
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -65,9 +66,15 @@ impl Books {
         let rebooted = wipe_after_reboot(runtime_dir);
         let (files, more) = RunFiles::new(runtime_dir)?;
         notes.extend(more);
-        let (journal, state, more) = Journal::open(runtime_dir);
+        let (events, journal) = std::thread::scope(|scope| {
+            // Each is long where much has happened.
+            let events = scope.spawn(|| EventLog::open(runtime_dir));
+            let journal = Journal::open(runtime_dir);
+            (events.join().unwrap_or_else(|panic| resume_unwind(panic)), journal)
+        });
+        let (journal, state, more) = journal;
         notes.extend(more);
-        let (events, more) = EventLog::open(runtime_dir);
+        let (events, more) = events;
         notes.extend(more);
         let (slots, loaded, mut more) = Slots::open(
             &state_dir.join("goals"),

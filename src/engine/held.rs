@@ -4,7 +4,7 @@
 //! they may be the last ones that hold the output and the pidfd of a run that has ended, and are
 //! handed on to the next keeper.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -17,6 +17,7 @@ use crate::keeper::arguments::KeeperArguments;
 use crate::keeper::wire::ToBrain;
 use crate::name::RunId;
 use crate::os::seqpacket::{self, ReceivedFds};
+use crate::store::runs::{Record, RunFiles};
 
 /// How long another keeper may stand without asking for what is held before it is taken to have
 /// all of it from somebody else.
@@ -27,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(crate) struct Held {
     pub(super) entries: Vec<(ToBrain, ReceivedFds)>,
     is_complete: bool,
+    /// Records that were complete already, and do not change any more.
+    pub(super) records: BTreeMap<RunId, Record>,
 }
 
 impl Held {
@@ -39,7 +42,18 @@ impl Held {
         let keeper = KeeperSender::new(keeper.try_clone_to_owned()?);
         let mut entries = Vec::new();
         let listed = keeper.list_into(&mut entries);
-        Ok(Self { entries, is_complete: listed.is_ok() })
+        Ok(Self { entries, is_complete: listed.is_ok(), records: BTreeMap::new() })
+    }
+
+    /// Reads the run records as far as they can be read without waiting. For the brain that has
+    /// the lock, while its configuration is read.
+    pub(crate) fn read_records(&mut self, runtime_dir: &Path) {
+        let files = RunFiles::at(runtime_dir);
+        // What cannot be read is asked for again, and said, when the runs are put together.
+        for run in files.list().unwrap_or_default() {
+            let record = files.read_record(run).ok();
+            self.records.extend(record.filter(Record::is_whole).map(|record| (run, record)));
+        }
     }
 
     /// Returns whether the keeper has sent all of it.

@@ -7,7 +7,7 @@
 //! somebody has that descriptor: it marks the window in which a pid may still appear.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -17,6 +17,9 @@ use super::Note;
 use crate::name::RunId;
 use crate::os::pidfd::PidFd;
 use crate::os::proc;
+
+/// A record is seldom longer.
+const RECORD_BYTES: usize = 1024;
 
 /// What is known of a run before it is spawned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +53,13 @@ pub struct Record {
     pub in_window: bool,
 }
 
+impl Record {
+    /// Returns whether everything is known that will ever be written.
+    pub fn is_whole(&self) -> bool {
+        self.header.is_some() && self.born.is_some_and(|born| born.starttime != 0)
+    }
+}
+
 /// The directory `runs` in the runtime directory.
 #[derive(Debug, Clone)]
 pub struct RunFiles {
@@ -57,6 +67,11 @@ pub struct RunFiles {
 }
 
 impl RunFiles {
+    /// Names the directory without touching it.
+    pub fn at(runtime_dir: &Path) -> Self {
+        Self { directory: runtime_dir.join("runs") }
+    }
+
     /// Makes or opens the directory. What another boot left behind is wiped, with a note: its
     /// processes died with it.
     ///
@@ -64,12 +79,11 @@ impl RunFiles {
     ///
     /// When the directory can be neither made nor read.
     pub fn new(runtime_dir: &Path) -> io::Result<(Self, Vec<Note>)> {
-        let directory = runtime_dir.join("runs");
-        match fs::create_dir(&directory) {
+        let files = Self::at(runtime_dir);
+        match fs::create_dir(&files.directory) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        let files = Self { directory };
         let guard = runtime_dir.join("boot_id");
         let mut notes = Vec::new();
         let Some(current) = proc::boot_id() else { return Ok((files, notes)) };
@@ -143,14 +157,22 @@ impl RunFiles {
     /// What opening and reading the file say.
     pub fn read_record(&self, run: RunId) -> io::Result<Record> {
         let mut file = File::open(self.record(run))?;
+        let mut bytes = Vec::with_capacity(RECORD_BYTES);
+        read_all(&mut file, &mut bytes)?;
+        let (header, born) = parse(&bytes);
+        let record = Record { header, born, in_window: false };
+        if record.is_whole() {
+            return Ok(record);
+        }
         // The lock is asked for first: once it is free nothing more will be written.
         let held = match file.try_lock_shared() {
             Ok(()) => false,
             Err(TryLockError::WouldBlock) => true,
             Err(TryLockError::Error(error)) => return Err(error),
         };
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
+        file.rewind()?;
+        bytes.clear();
+        read_all(&mut file, &mut bytes)?;
         let (header, born) = parse(&bytes);
         let in_window = held && born.is_none();
         Ok(Record { header, born, in_window })
@@ -176,6 +198,17 @@ impl RunFiles {
     pub fn remove(&self, run: RunId) {
         for path in [self.stdout(run), self.stderr(run), self.record(run)] {
             let _ = fs::remove_file(path); // A left-over is found, and removed, at takeover.
+        }
+    }
+}
+
+/// Reads on to the end without asking for the size first.
+fn read_all(file: &mut File, bytes: &mut Vec<u8>) -> io::Result<()> {
+    let mut chunk = [0; RECORD_BYTES];
+    loop {
+        match file.read(&mut chunk)? {
+            0 => return Ok(()),
+            length => bytes.extend_from_slice(&chunk[..length]),
         }
     }
 }
