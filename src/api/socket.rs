@@ -2,6 +2,7 @@
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,8 @@ use nix::sys::stat::{Mode, fchmod};
 
 use super::access::admits_others;
 use crate::config::Access;
+use crate::keeper;
+use crate::os::peer::peer_credentials;
 
 /// Longest path of a socket: `sun_path` has 108 bytes, one ends the text and one is for the
 /// name under which the socket is prepared.
@@ -59,7 +62,8 @@ impl SocketNode {
     }
 }
 
-/// Makes the control socket at `path` and listens on it.
+/// Makes the control socket at `path` and listens on it. For whoever has the brain's lock of the
+/// directory: a brain that still listens there is being killed.
 ///
 /// Only the daemon's own user can open it (0600), unless `access` names others: then everyone
 /// can (0666) and each request is judged by who sent it. Missing directories are made, 0750 or
@@ -123,7 +127,7 @@ fn listen_at(path: &Path, others: bool) -> io::Result<UnixListener> {
     let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
     // The node takes the mode of the socket, so it is never open to more than it should be.
     fchmod(&fd, Mode::from_bits_truncate(0o600))?;
-    bind_to(std::os::fd::AsRawFd::as_raw_fd(&fd), &UnixAddr::new(path)?)?;
+    bind_to(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
     if others {
         fs::set_permissions(path, Permissions::from_mode(socket_mode(true)))?;
     }
@@ -178,17 +182,27 @@ fn check_vacant(path: &Path) -> Result<(), BindError> {
 fn check_stale(path: &Path) -> Result<(), BindError> {
     let live = || BindError::Live { path: path.to_owned() };
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let attempt = socket(AddressFamily::Unix, SockType::Stream, flags, None)
-        .and_then(|fd| connect(std::os::fd::AsRawFd::as_raw_fd(&fd), &UnixAddr::new(path)?));
+    let attempt = socket(AddressFamily::Unix, SockType::Stream, flags, None).and_then(|fd| {
+        connect(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+        Ok(fd)
+    });
     match attempt {
+        Ok(fd) if is_of_dying_brain(&fd) => Ok(()),
         // EAGAIN: somebody listens, with a full queue.
-        Ok(()) | Err(Errno::EAGAIN) => Err(live()),
+        Ok(_) | Err(Errno::EAGAIN) => Err(live()),
         Err(Errno::ECONNREFUSED | Errno::ENOENT) => Ok(()),
         Err(Errno::EPROTOTYPE) => {
             Err(BindError::Occupied { path: path.to_owned(), what: "socket of another kind" })
         }
         Err(errno) => Err(BindError::Probe { path: path.to_owned(), source: errno.into() }),
     }
+}
+
+/// Returns whether a brain that had the lock before is at the other end: the kernel can take long
+/// to close all that it had open.
+fn is_of_dying_brain(socket: &OwnedFd) -> bool {
+    let pid = peer_credentials(socket).ok().and_then(|peer| u32::try_from(peer.pid).ok());
+    pid.is_some_and(keeper::is_brain)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::io::unix::AsyncFd;
 
 use crate::keeper::wire::{HEADER_BYTES, ToBrain, ToKeeper};
-use crate::os::readable::readable;
+use crate::os::readable::readable_shared;
 use crate::os::seqpacket::{self, Received, ReceivedFds};
 
 /// Sends to the keeper from any thread; order is kept within a thread, but for
@@ -30,7 +30,9 @@ struct Posted {
 /// Receives from the keeper.
 #[derive(Debug)]
 pub(super) struct KeeperLink {
-    socket: AsyncFd<OwnedFd>,
+    /// No copy: the keeper sees this process die by its last descriptor of the socket, and the
+    /// kernel closes those with low numbers first.
+    socket: AsyncFd<Arc<OwnedFd>>,
 }
 
 impl KeeperSender {
@@ -129,7 +131,7 @@ impl KeeperSender {
 
     /// Makes the receiving half; needs a runtime.
     pub(super) fn link(&self) -> io::Result<KeeperLink> {
-        let socket = readable(self.socket.try_clone()?)?;
+        let socket = readable_shared(Arc::clone(&self.socket))?;
         Ok(KeeperLink { socket })
     }
 }

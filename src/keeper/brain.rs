@@ -26,6 +26,8 @@ pub(super) struct Brain {
     argv_warm: Vec<CString>,
     cold: bool,
     pub(super) pid: Option<u32>,
+    /// One that served and has closed its end; it is not reaped yet.
+    dying: Option<u32>,
     pub(super) socket: Option<OwnedFd>,
     /// It has said that it serves.
     pub(super) ready: bool,
@@ -54,6 +56,7 @@ impl Brain {
             // After an upgrade or a handover the daemon as a whole went on running.
             cold: arguments.table.is_none() && arguments.handover.is_none(),
             pid: None,
+            dying: None,
             socket: None,
             ready: false,
             ever_ready: false,
@@ -100,6 +103,25 @@ impl Brain {
         self.socket = None;
         self.ready = false;
         self.start_at = Some(now + self.delay);
+    }
+
+    /// Notes that the brain has closed its end, and plans the next one at once, if it served.
+    ///
+    /// The kernel closes a dying process's descriptors when none of its threads runs any more,
+    /// and some of them, such as those of inotify, take it tens of milliseconds. What is still
+    /// open then, the next brain waits for: the lock, and the control socket.
+    pub(super) fn hung_up(&mut self, now: Instant) {
+        if self.ready && self.dying.is_none() {
+            self.dying = self.pid.take();
+            self.socket = None;
+            self.ready = false;
+            self.start_now(now);
+        }
+    }
+
+    /// Returns whether this child is one that had closed its end; it is forgotten then.
+    pub(super) fn was_dying(&mut self, child: u32) -> bool {
+        self.dying.take_if(|pid| *pid == child).is_some()
     }
 
     /// Notes that the brain has made room for the next one and only waits; returns what it was.

@@ -26,11 +26,15 @@ mod orphan;
 
 mod handover;
 
+mod foreign;
+
 mod watch;
 
 mod upgrade;
 
 pub use handover::SOCKET_NAME as HANDOVER_SOCKET;
 pub use lock::{KEEPER_LOCK, is_another_keeper_there, sign_lock, take_lock};
-pub use orphan::{BRAIN_LOCK, PATIENCE, evict, is_other_brain_there, relieve, wait_for_brain_lock};
+pub use orphan::{
+    BRAIN_LOCK, PATIENCE, evict, is_brain, is_other_brain_there, relieve, wait_for_brain_lock,
+};
 pub use watch::run;

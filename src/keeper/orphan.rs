@@ -178,8 +178,13 @@ fn holder(runtime_dir: &Path) -> Option<PidFd> {
     let pid = std::fs::read_to_string(runtime_dir.join(BRAIN_LOCK)).ok()?.trim().parse().ok()?;
     let pidfd = PidFd::open(pid).ok()?;
     // Read when the pidfd was open already: it cannot be the name of a later process.
-    let command = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-    (command.trim_end() == BRAIN_COMMAND && pid != std::process::id()).then_some(pidfd)
+    (is_brain(pid) && pid != std::process::id()).then_some(pidfd)
+}
+
+/// Returns whether this is a brain, alive or dying.
+pub fn is_brain(pid: u32) -> bool {
+    let command = std::fs::read_to_string(format!("/proc/{pid}/comm"));
+    command.is_ok_and(|command| command.trim_end() == BRAIN_COMMAND)
 }
 
 /// Kills the brain that the lock names; returns whether there was one.

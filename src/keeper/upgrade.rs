@@ -70,6 +70,10 @@ enum Step {
 }
 
 impl Upgrade {
+    pub(super) fn is_under_way(&self) -> bool {
+        self.step.is_some()
+    }
+
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.step.as_ref().map(|(_, _, until)| *until)
     }

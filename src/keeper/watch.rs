@@ -5,19 +5,18 @@ use std::os::fd::{AsFd, IntoRawFd, OwnedFd, RawFd};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::arguments::KeeperArguments;
 use super::brain::{Brain, OWN_EXECUTABLE};
+use super::foreign::{foreign_status, process_has_exited};
 use super::handover;
 use super::table::{Slot, Table};
 use super::upgrade::Upgrade;
 use super::wire::{ToBrain, ToKeeper, WaitStatus};
 use crate::name::RunId;
-use crate::os::pidfd::PidFd;
 use crate::os::{process, seqpacket};
 
 const SIGNALS: u64 = u64::MAX;
@@ -247,6 +246,10 @@ impl Keeper {
                 self.brain_died(pid, status);
                 continue;
             }
+            if self.brain.was_dying(pid) {
+                say_death(pid, status);
+                continue;
+            }
             if self.upgrade.was_resting(pid) {
                 continue;
             }
@@ -294,12 +297,7 @@ impl Keeper {
             self.goodbye = code.and_then(|code| u8::try_from(code).ok());
             return;
         }
-        let how = match code {
-            Some(EX_CONFIG) => "refused its configuration".to_owned(),
-            Some(code) => format!("exited with code {code}"),
-            None => format!("was killed by signal {}", libc::WTERMSIG(status)),
-        };
-        eprintln!("mendd: the brain (pid {pid}) {how}; starting a new one");
+        say_death(pid, status);
     }
 
     fn serve_brain(&mut self, events: EpollFlags) {
@@ -310,12 +308,16 @@ impl Keeper {
             self.want_output(false);
             self.catch_up();
         }
-        if events.contains(EpollFlags::EPOLLHUP)
-            && let Some(socket) = &self.brain.socket
-        {
-            // The brain closed its end, and all it said has been read: its death follows and is
-            // waited for.
+        if !events.contains(EpollFlags::EPOLLHUP) {
+            return;
+        }
+        if let Some(socket) = &self.brain.socket {
+            // The brain closed its end, and all it said has been read: its death follows, and is
+            // waited for where it means more than a crash.
             let _ = self.epoll.delete(socket);
+            if self.goodbye.is_none() && !self.upgrade.is_under_way() {
+                self.brain.hung_up(Instant::now());
+            }
         }
     }
 
@@ -530,6 +532,15 @@ impl Keeper {
     }
 }
 
+fn say_death(pid: u32, status: i32) {
+    let how = match libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status)) {
+        Some(EX_CONFIG) => "refused its configuration".to_owned(),
+        Some(code) => format!("exited with code {code}"),
+        None => format!("was killed by signal {}", libc::WTERMSIG(status)),
+    };
+    eprintln!("mendd: the brain (pid {pid}) {how}; starting a new one");
+}
+
 fn watched_signals() -> SigSet {
     [
         Signal::SIGCHLD,
@@ -542,42 +553,4 @@ fn watched_signals() -> SigSet {
     ]
     .into_iter()
     .collect()
-}
-
-fn has_event(pidfd: RawFd, event: PollFlags) -> bool {
-    process::lend_fd(pidfd, |fd| {
-        let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
-        poll(&mut fds, PollTimeout::ZERO).is_ok()
-            && fds[0].revents().is_some_and(|events| events.contains(event))
-    })
-}
-
-fn process_has_exited(pidfd: RawFd) -> bool {
-    has_event(pidfd, PollFlags::POLLIN)
-}
-
-/// Returns how a process that is not our child ended, `None` while that may still become known.
-fn foreign_status(pidfd: RawFd, pid: u32) -> Option<WaitStatus> {
-    // Asked for first: the kernel tells the status from the moment of the reaping on, and a
-    // process that is reaped between two questions must not count as one that nobody can tell of.
-    let is_reaped = has_event(pidfd, PollFlags::POLLHUP);
-    let pidfd = process::lend_fd(pidfd, |fd| fd.try_clone_to_owned()).map(PidFd::from_owned).ok();
-    let told = || pidfd.as_ref().and_then(|pidfd| pidfd.exit_status().ok().flatten());
-    if let Some(status) = told() {
-        return Some(WaitStatus::Known(status));
-    }
-    if is_reaped {
-        return Some(WaitStatus::Unknown);
-    }
-    // Not reaped yet: the process table still has the status, for those who may read it.
-    let stat = crate::os::proc::stat(pid);
-    let is_gone = |pidfd: &PidFd| {
-        pidfd.signal(0).is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH))
-    };
-    if pidfd.as_ref().is_some_and(is_gone) {
-        // Reaped meanwhile, or by a kernel before 6.9, where a pidfd never hangs up and no event
-        // will follow; what was read may be of the next owner of the pid.
-        return Some(told().map_or(WaitStatus::Unknown, WaitStatus::Known));
-    }
-    stat.filter(|stat| stat.state == 'Z')?.exit_code.map(WaitStatus::Known)
 }

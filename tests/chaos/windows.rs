@@ -260,7 +260,14 @@ fn upgrade_under_way(lab: &Lab) -> Option<[u32; 3]> {
     proc::send(keeper, Signal::SIGUSR2);
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
-        let brains = lab.find_all(Role::Brain);
+        // Of the keeper's children alone: the moment is short, and a machine has many processes.
+        let children = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children"));
+        let children = children.map_or_else(
+            |_| proc::children(keeper),
+            |text| text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect(),
+        );
+        let is_brain = |pid: &u32| proc::command(*pid).contains(" @brain ");
+        let brains: Vec<u32> = children.into_iter().filter(is_brain).collect();
         match *brains.as_slice() {
             [one, other] if one == old => return Some([keeper, old, other]),
             [one, other] if other == old => return Some([keeper, old, one]),
