@@ -28,6 +28,8 @@ mod program;
 
 mod relations;
 
+mod changes;
+
 #[cfg(test)]
 mod broken_tests;
 #[cfg(test)]
@@ -41,6 +43,7 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::DeTable;
 
+pub use changes::{Effect, KeyChange, program_changes, setting_changes};
 pub use diagnostic::{Diagnostic, Note, Report, Severity, Source, nearest, render};
 pub use model::*;
 pub use paths::{DefaultPaths, Env, default_config_path, default_paths, default_socket_candidates};

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::program::Process;
-use super::supervisor::Supervisor;
-use super::{Action, Goal, State};
+use super::supervisor::{Entry, Supervisor};
+use super::{Action, Goal, Mix, State};
 use crate::config::Program;
-use crate::name::{ProcessName, ProgramName};
+use crate::name::ProcessName;
 use crate::time::Instant;
 
 /// Names the processes of a program.
@@ -22,24 +22,21 @@ pub(super) fn process_names(program: &Program) -> Vec<ProcessName> {
 }
 
 impl Supervisor {
-    pub(super) fn configure(
-        &mut self,
-        now: Instant,
-        programs: Vec<Arc<Program>>,
-        actions: &mut Vec<Action>,
-    ) {
-        let mut changed = BTreeSet::new();
-        for program in &programs {
-            let old = self.graph.node(&program.name);
-            if old.is_some_and(|node| node.program.spawn != program.spawn) {
-                changed.insert(program.name.clone());
-            }
-        }
+    pub(super) fn configure(&mut self, now: Instant, mix: &Mix, actions: &mut Vec<Action>) {
+        let spawns = mix.spawns();
+        let differs = |entry: &Entry| {
+            let spawn = spawns.get(&entry.process.facts.process);
+            spawn.is_some_and(|spawn| entry.process.program.spawn != **spawn)
+        };
+        let known = self.processes.iter();
+        let changed: BTreeSet<ProcessName> =
+            known.filter(|(_, entry)| differs(entry)).map(|(name, _)| name.clone()).collect();
+        let programs: Vec<Arc<Program>> = mix.programs.values().cloned().collect();
         let kept = self.declare(&programs);
         self.remove_all_but(&kept, actions);
-        for program in &programs {
-            for name in process_names(program) {
-                self.declare_process(now, &name, program, actions);
+        for name in &kept {
+            if let Some(program) = mix.of(name) {
+                self.declare_process(now, name, program, actions);
             }
         }
         self.remembered.clear();
@@ -140,28 +137,24 @@ impl Supervisor {
         }
     }
 
-    /// Restarts what runs of these programs; tries again at once what had failed.
+    /// Restarts what runs of these processes; tries again at once what had failed.
     pub(super) fn replace_changed(
         &mut self,
         now: Instant,
-        changed: &BTreeSet<ProgramName>,
+        changed: &BTreeSet<ProcessName>,
         actions: &mut Vec<Action>,
     ) {
-        for program in changed {
-            let names: Vec<ProcessName> = self.processes_of(program).cloned().collect();
-            for name in names {
-                let Some(process) = self.get(&name) else { continue };
-                let facts = &process.facts;
-                let concerned = match facts.state {
-                    State::Starting { .. } | State::Running { .. } => true,
-                    State::Backoff { .. } | State::Fatal => true,
-                    State::Stopped | State::Waiting { .. } => false,
-                    State::Stopping { .. } | State::Exited => false,
-                };
-                if concerned && facts.goal == Goal::Up && !facts.removed && !self.is_shutting_down()
-                {
-                    self.update(&name, |process| process.restart(now, None, actions));
-                }
+        for name in changed {
+            let Some(process) = self.get(name) else { continue };
+            let facts = &process.facts;
+            let concerned = match facts.state {
+                State::Starting { .. } | State::Running { .. } => true,
+                State::Backoff { .. } | State::Fatal => true,
+                State::Stopped | State::Waiting { .. } => false,
+                State::Stopping { .. } | State::Exited => false,
+            };
+            if concerned && facts.goal == Goal::Up && !facts.removed && !self.is_shutting_down() {
+                self.update(name, |process| process.restart(now, None, actions));
             }
         }
     }

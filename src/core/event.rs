@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Mix;
 use crate::config::Program;
 use crate::name::{ProcessName, RunId};
 use crate::time::{Instant, Wall};
@@ -14,6 +15,9 @@ pub enum Event {
     /// are `autostart`, vanished ones stop, one whose `spawn` changed restarts if it runs; all
     /// other changes take effect in place.
     Configure(Vec<Arc<Program>>),
+    /// The same for a moment of an apply, in which some processes keep another declaration than
+    /// their program's.
+    ConfigureMix(Mix),
     /// An operator asked for something.
     Operator(Command),
     /// [`Action::Spawn`] worked: the program's `main()` is being executed.

@@ -15,6 +15,12 @@ mod commands;
 
 mod configure;
 
+mod plan;
+
+mod mix;
+
+mod apply;
+
 mod restore;
 
 mod status;
@@ -38,8 +44,11 @@ mod bench;
 #[cfg(test)]
 mod supervisor_tests;
 
+pub use apply::{Apply, ApplyOrder, ApplyStage, ApplyStep, Progress};
 pub use event::*;
 pub use happening::{Happening, HappeningKind};
+pub use mix::Mix;
+pub use plan::{Fate, Plan, ProgramChange, Programs};
 pub use program::{Born, Remains, Snapshot, State, StopPhase};
 pub use restore::{Found, FoundRun, Restore};
 pub use supervisor::Supervisor;

@@ -38,6 +38,8 @@ pub enum Found {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Restore {
     pub programs: Vec<Arc<Program>>,
+    /// Processes that keep another declaration than their program's, in the middle of an apply.
+    pub except: BTreeMap<ProcessName, Arc<Program>>,
     pub snapshots: Vec<Snapshot>,
     /// Every run that has a record or a living process. A run that a snapshot knows and this
     /// does not counts as never born before `Spawned`, and as ended unseen after it.
@@ -45,8 +47,8 @@ pub struct Restore {
     /// Higher than every run number that may have been used; the core looks at the ones above
     /// as well.
     pub next_run: RunId,
-    /// Programs whose `spawn` is not the one that the last brain knew.
-    pub spawn_changed: BTreeSet<ProgramName>,
+    /// Processes whose living run was spawned otherwise than they are declared now.
+    pub spawn_changed: BTreeSet<ProcessName>,
     /// The last brain was shutting down, for this actor.
     pub shutdown: Option<Actor>,
 }
@@ -67,7 +69,8 @@ impl Supervisor {
         }
         for program in &restore.programs {
             for name in process_names(program) {
-                self.declare_process(now, &name, program, actions);
+                let declared = restore.except.get(&name).unwrap_or(program);
+                self.declare_process(now, &name, declared, actions);
             }
         }
         if let Some(by) = restore.shutdown {

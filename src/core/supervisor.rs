@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::order::Graph;
 use super::program::{Process, Snapshot, Standing, State};
-use super::{Action, Actor, Event, Goal, ProcessStatus};
+use super::{Action, Actor, Event, Goal, Mix, ProcessStatus};
 use crate::name::{ProcessName, ProgramName, RunId};
 use crate::time::Instant;
 
@@ -67,7 +67,11 @@ impl Supervisor {
     pub fn on_event(&mut self, now: Instant, event: Event) -> Vec<Action> {
         let mut actions = Vec::new();
         match event {
-            Event::Configure(programs) => self.configure(now, programs, &mut actions),
+            Event::Configure(programs) => {
+                let programs = programs.into_iter().map(|p| (p.name.clone(), p)).collect();
+                self.configure(now, &Mix::whole(programs), &mut actions);
+            }
+            Event::ConfigureMix(mix) => self.configure(now, &mix, &mut actions),
             Event::Operator(command) => self.command(now, command, &mut actions),
             Event::Spawned { run, pid } => self.on_run(run, |process, _| {
                 process.on_spawned(now, run, pid, &mut actions);

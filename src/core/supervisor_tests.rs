@@ -353,6 +353,7 @@ fn restored(bench: &mut Bench, runs: Vec<FoundRun>) -> Vec<Action> {
     let names: Vec<_> = bench.core.statuses().map(|status| status.process).collect();
     let restore = Restore {
         programs: bench.programs.clone(),
+        except: std::collections::BTreeMap::new(),
         snapshots: names.iter().filter_map(|name| bench.core.snapshot(name)).collect(),
         runs,
         next_run: bench.core.next_run(),

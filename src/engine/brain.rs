@@ -328,6 +328,7 @@ impl Engine {
         }
         let restore = Restore {
             programs: self.config.programs.values().cloned().collect(),
+            except: BTreeMap::new(),
             snapshots: past.snapshots,
             runs,
             next_run,

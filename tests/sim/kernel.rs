@@ -112,7 +112,10 @@ impl Kernel {
                     run.told_gone = true;
                 }
             }
-            Event::Configure(_) | Event::Operator(_) | Event::DeadlineReached => {}
+            Event::Configure(_)
+            | Event::ConfigureMix(_)
+            | Event::Operator(_)
+            | Event::DeadlineReached => {}
         }
         if !self.calm && self.rng.u8(..8) == 0 {
             let at = now + self.delay(5000);

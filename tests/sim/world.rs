@@ -292,6 +292,7 @@ impl World {
         };
         let restore = Restore {
             programs: self.programs.clone(),
+            except: BTreeMap::new(),
             snapshots: self
                 .record
                 .values()
@@ -303,7 +304,7 @@ impl World {
                 .programs
                 .iter()
                 .filter(|program| is_changed(program))
-                .map(|program| program.name.clone())
+                .flat_map(|program| programs::processes(std::slice::from_ref(program)))
                 .collect(),
             shutdown: None,
         };

@@ -1,0 +1,443 @@
+//! What differs between two checked configurations, key by key, in the words of the file.
+//!
+//! Every field of the model is taken apart here by name, so that a new one cannot be forgotten.
+//! Values of environment variables never come out: only which variables changed.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::path::Path;
+use std::time::Duration;
+
+use super::model::{
+    Backoff, Breaker, Compression, Config, Lifecycle, Limits, LogFormat, Logs, Program,
+    RestartPolicy, Sink, Spawn, Stdin, Stop, Supervisor,
+};
+use super::units::{format_duration, signal_name};
+
+/// When a changed key takes effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// At once, without a restart.
+    InPlace,
+    /// The processes of the program are replaced.
+    Restart,
+    /// Not before the daemon itself is started again.
+    DaemonRestart,
+}
+
+/// One key that differs. `None` is a value that is not set, or one that is not shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyChange {
+    pub key: String,
+    pub old: Option<String>,
+    pub new: Option<String>,
+    pub effect: Effect,
+}
+
+/// Returns what differs between two declarations of one program.
+pub fn program_changes(old: &Program, new: &Program) -> Vec<KeyChange> {
+    let mut list = List::default();
+    let Program { name: _, group, replicas, spawn, lifecycle, logs } = old;
+    list.effect = Effect::Restart;
+    compare_spawn(&mut list, spawn, &new.spawn);
+    // One process without a number and numbered ones have different names.
+    let renamed = replicas.is_none() != new.replicas.is_none();
+    list.effect = if renamed { Effect::Restart } else { Effect::InPlace };
+    list.optional("replicas", replicas.as_ref(), new.replicas.as_ref());
+    list.effect = Effect::InPlace;
+    list.value("group", group, &new.group);
+    compare_lifecycle(&mut list, lifecycle, &new.lifecycle);
+    compare_logs(&mut list, logs, &new.logs);
+    list.changes
+}
+
+/// Returns what differs in `[supervisor]`, `[group.…]` and the files that are read.
+pub fn setting_changes(old: &Config, new: &Config) -> Vec<KeyChange> {
+    let mut list = List::default();
+    let Config { supervisor, programs: _, groups, files, include_globs } = old;
+    compare_supervisor(&mut list, supervisor, &new.supervisor);
+    let members = |group: &super::Group| list_of(&group.programs);
+    let mut names: Vec<_> = groups.keys().chain(new.groups.keys()).collect();
+    names.sort_unstable();
+    names.dedup();
+    for name in names {
+        let (old, new) = (groups.get(name).map(members), new.groups.get(name).map(members));
+        list.push(format!("group.{name}"), old, new);
+    }
+    let paths = |paths: &[std::path::PathBuf]| list_of(paths.iter().map(|path| path.display()));
+    list.value("files", &paths(files), &paths(&new.files));
+    list.value("include", &list_of(include_globs), &list_of(&new.include_globs));
+    list.changes
+}
+
+struct List {
+    changes: Vec<KeyChange>,
+    effect: Effect,
+}
+
+impl Default for List {
+    fn default() -> Self {
+        Self { changes: Vec::new(), effect: Effect::InPlace }
+    }
+}
+
+impl List {
+    fn push(&mut self, key: String, old: Option<String>, new: Option<String>) {
+        if old != new {
+            self.changes.push(KeyChange { key, old, new, effect: self.effect });
+        }
+    }
+
+    fn value<T: Display + ?Sized>(&mut self, key: &str, old: &T, new: &T) {
+        self.push(key.to_owned(), Some(old.to_string()), Some(new.to_string()));
+    }
+
+    fn optional<T: Display>(&mut self, key: &str, old: Option<&T>, new: Option<&T>) {
+        self.push(key.to_owned(), old.map(T::to_string), new.map(T::to_string));
+    }
+
+    fn time(&mut self, key: &str, old: Duration, new: Duration) {
+        self.value(key, &format_duration(old), &format_duration(new));
+    }
+
+    fn path(&mut self, key: &str, old: Option<&Path>, new: Option<&Path>) {
+        let text = |path: &Path| path.display().to_string();
+        self.push(key.to_owned(), old.map(text), new.map(text));
+    }
+
+    /// Names the variables that differ; their values stay hidden.
+    fn environment(&mut self, old: &BTreeMap<String, String>, new: &BTreeMap<String, String>) {
+        let mut names: Vec<&String> = old.keys().chain(new.keys()).collect();
+        names.sort_unstable();
+        names.dedup();
+        for name in names.into_iter().filter(|name| old.get(*name) != new.get(*name)) {
+            let shown = |there: bool| there.then(|| "(hidden)".to_owned());
+            let (old, new) = (shown(old.contains_key(name)), shown(new.contains_key(name)));
+            let key = format!("environment.{name}");
+            self.changes.push(KeyChange { key, old, new, effect: self.effect });
+        }
+    }
+}
+
+fn list_of<T: Display>(items: impl IntoIterator<Item = T>) -> String {
+    let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
+    format!("[{}]", items.join(", "))
+}
+
+fn words(argv: &[String]) -> String {
+    let quote = |word: &String| match shlex::try_quote(word) {
+        Ok(quoted) => quoted.into_owned(),
+        Err(_) => word.escape_default().to_string(),
+    };
+    argv.iter().map(quote).collect::<Vec<_>>().join(" ")
+}
+
+fn compare_spawn(list: &mut List, old: &Spawn, new: &Spawn) {
+    let Spawn {
+        argv,
+        user,
+        directory,
+        umask,
+        inherit_environment,
+        environment,
+        environment_files,
+        nice,
+        oom_score_adj,
+        limits,
+        stdin,
+        no_new_privs,
+    } = old;
+    list.value("command", &words(argv), &words(&new.argv));
+    let identity = |user: &super::Identity| {
+        let super::Identity { user, uid, gid, groups, home, shell } = user;
+        let (home, shell) = (home.display(), shell.display());
+        format!("{user} (uid {uid}, gid {gid}, groups {}, {home}, {shell})", list_of(groups))
+    };
+    list.push("user".into(), user.as_ref().map(identity), new.user.as_ref().map(identity));
+    list.path("directory", directory.as_deref(), new.directory.as_deref());
+    list.value("umask", &format!("{umask:03o}"), &format!("{:03o}", new.umask));
+    list.value("inherit_environment", inherit_environment, &new.inherit_environment);
+    list.environment(environment, &new.environment);
+    let file = |file: &super::EnvironmentFile| {
+        format!("{}{}", if file.optional { "-" } else { "" }, file.path.display())
+    };
+    let old_files = list_of(environment_files.iter().map(file));
+    list.value("environment_file", &old_files, &list_of(new.environment_files.iter().map(file)));
+    list.optional("nice", nice.as_ref(), new.nice.as_ref());
+    list.value("oom_score_adj", oom_score_adj, &new.oom_score_adj);
+    compare_limits(list, limits, &new.limits);
+    let input = |stdin: &Stdin| match stdin {
+        Stdin::Null => "null".to_owned(),
+        Stdin::File(path) => path.display().to_string(),
+    };
+    list.value("stdin", &input(stdin), &input(&new.stdin));
+    list.value("no_new_privs", no_new_privs, &new.no_new_privs);
+}
+
+fn compare_limits(list: &mut List, old: &Limits, new: &Limits) {
+    let Limits {
+        memory_bytes,
+        cpu_percent,
+        tasks,
+        nofile,
+        nproc,
+        core_bytes,
+        fsize_bytes,
+        stack_bytes,
+        address_space_bytes,
+        memlock_bytes,
+        cpu_seconds,
+    } = old;
+    list.optional("limits.cpu", cpu_percent.as_ref(), new.cpu_percent.as_ref());
+    for (key, old, new) in [
+        ("limits.memory", memory_bytes, new.memory_bytes),
+        ("limits.tasks", tasks, new.tasks),
+        ("limits.nofile", nofile, new.nofile),
+        ("limits.nproc", nproc, new.nproc),
+        ("limits.core", core_bytes, new.core_bytes),
+        ("limits.fsize", fsize_bytes, new.fsize_bytes),
+        ("limits.stack", stack_bytes, new.stack_bytes),
+        ("limits.as", address_space_bytes, new.address_space_bytes),
+        ("limits.memlock", memlock_bytes, new.memlock_bytes),
+        ("limits.cpu_time", cpu_seconds, new.cpu_seconds),
+    ] {
+        list.optional(key, old.as_ref(), new.as_ref());
+    }
+}
+
+fn compare_lifecycle(list: &mut List, old: &Lifecycle, new: &Lifecycle) {
+    let Lifecycle {
+        autostart,
+        priority,
+        requires,
+        wants,
+        after,
+        start_period,
+        restart,
+        success_exit_codes,
+        permanent_exit_codes,
+        backoff,
+        breaker,
+        stop,
+        reload_signal,
+    } = old;
+    list.value("autostart", autostart, &new.autostart);
+    list.value("priority", priority, &new.priority);
+    list.value("requires", &list_of(requires), &list_of(&new.requires));
+    list.value("wants", &list_of(wants), &list_of(&new.wants));
+    list.value("after", &list_of(after), &list_of(&new.after));
+    list.time("start_period", *start_period, new.start_period);
+    let policy = |restart: RestartPolicy| match restart {
+        RestartPolicy::Always => "always",
+        RestartPolicy::OnFailure => "on-failure",
+        RestartPolicy::Never => "never",
+    };
+    list.value("restart", policy(*restart), policy(new.restart));
+    let codes = |codes: &[i32]| list_of(codes);
+    list.value("success_exit_codes", &codes(success_exit_codes), &codes(&new.success_exit_codes));
+    let (old_codes, new_codes) = (codes(permanent_exit_codes), codes(&new.permanent_exit_codes));
+    list.value("permanent_exit_codes", &old_codes, &new_codes);
+    compare_backoff(list, backoff, &new.backoff);
+    compare_breaker(list, breaker, &new.breaker);
+    let steps =
+        |Stop { steps }: &Stop| {
+            list_of(steps.iter().map(|step| {
+                format!("{} {}", signal_name(step.signal), format_duration(step.grace))
+            }))
+        };
+    list.value("stop", &steps(stop), &steps(&new.stop));
+    let signal = |signal: &i32| signal_name(*signal);
+    let (old_signal, new_signal) = (reload_signal.as_ref(), new.reload_signal.as_ref());
+    list.push("reload_signal".into(), old_signal.map(signal), new_signal.map(signal));
+}
+
+fn compare_backoff(list: &mut List, old: &Backoff, new: &Backoff) {
+    let Backoff { initial, max, factor, jitter, reset_after } = old;
+    list.time("backoff.initial", *initial, new.initial);
+    list.time("backoff.max", *max, new.max);
+    list.value("backoff.factor", factor, &new.factor);
+    list.value("backoff.jitter", jitter, &new.jitter);
+    list.time("backoff.reset_after", *reset_after, new.reset_after);
+}
+
+fn compare_breaker(list: &mut List, old: &Breaker, new: &Breaker) {
+    let Breaker { failures, window, open, max_open } = old;
+    list.value("breaker.failures", failures, &new.failures);
+    list.time("breaker.window", *window, new.window);
+    list.time("breaker.open", *open, new.open);
+    list.time("breaker.max_open", *max_open, new.max_open);
+}
+
+fn compare_logs(list: &mut List, old: &Logs, new: &Logs) {
+    let Logs {
+        sink,
+        merge_stderr,
+        max_size_bytes,
+        max_age,
+        keep,
+        max_total_bytes,
+        compress,
+        full_disk_block,
+    } = old;
+    let sink_name = |sink: Sink| match sink {
+        Sink::File => "file",
+        Sink::Stdout => "stdout",
+        Sink::Journald => "journald",
+        Sink::None => "none",
+    };
+    list.value("logs.sink", sink_name(*sink), sink_name(new.sink));
+    list.value("logs.merge_stderr", merge_stderr, &new.merge_stderr);
+    list.value("logs.max_size", max_size_bytes, &new.max_size_bytes);
+    let age = |age: &Duration| format_duration(*age);
+    list.push("logs.max_age".into(), max_age.as_ref().map(age), new.max_age.as_ref().map(age));
+    list.value("logs.keep", keep, &new.keep);
+    list.optional("logs.max_total", max_total_bytes.as_ref(), new.max_total_bytes.as_ref());
+    let compression = |compress: Compression| match compress {
+        Compression::None => "none",
+        Compression::Zstd => "zstd",
+    };
+    list.value("logs.compress", compression(*compress), compression(new.compress));
+    list.time("logs.full_disk_block", *full_disk_block, new.full_disk_block);
+}
+
+fn compare_supervisor(list: &mut List, old: &Supervisor, new: &Supervisor) {
+    let Supervisor {
+        socket,
+        // The parent of `socket`.
+        runtime_dir: _,
+        state_dir,
+        log_dir,
+        log,
+        access,
+        // Part of the environment of each program, where it is compared.
+        environment: _,
+        nofile,
+        shutdown_timeout,
+    } = old;
+    list.effect = Effect::DaemonRestart;
+    list.path("supervisor.socket", Some(socket), Some(&new.socket));
+    list.path("supervisor.state_dir", Some(state_dir), Some(&new.state_dir));
+    list.path("supervisor.log_dir", Some(log_dir), Some(&new.log_dir));
+    list.value("supervisor.log.level", &log.level, &new.log.level);
+    let format = |format: LogFormat| match format {
+        LogFormat::Human => "human",
+        LogFormat::Json => "json",
+    };
+    list.value("supervisor.log.format", format(log.format), format(new.log.format));
+    list.path("supervisor.log.file", log.file.as_deref(), new.log.file.as_deref());
+    list.value("supervisor.nofile", nofile, &new.nofile);
+    list.effect = Effect::InPlace;
+    for (role, old, new) in [
+        ("observe", &access.observe, &new.access.observe),
+        ("operate", &access.operate, &new.access.operate),
+        ("admin", &access.admin, &new.access.admin),
+    ] {
+        let (old_ids, new_ids) = (list_of(&old.uids), list_of(&new.uids));
+        list.value(&format!("supervisor.access.{role}.users"), &old_ids, &new_ids);
+        let (old_ids, new_ids) = (list_of(&old.gids), list_of(&new.gids));
+        list.value(&format!("supervisor.access.{role}.groups"), &old_ids, &new_ids);
+    }
+    list.time("supervisor.shutdown_timeout", *shutdown_timeout, new.shutdown_timeout);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Loaded, Source, load_sources};
+
+    fn config(text: &str) -> Config {
+        let source = Source { path: "/x/m.toml".into(), text: text.to_owned() };
+        let Loaded { config, .. } =
+            load_sources(&[source], &|name| (name == "HOME").then(|| "/root".to_owned())).unwrap();
+        config
+    }
+
+    fn changes(old: &str, new: &str) -> Vec<(String, Effect)> {
+        let head = "[program.p]\ncommand = ['sleep', '1']\n";
+        let (old, new) = (config(&format!("{head}{old}")), config(&format!("{head}{new}")));
+        let name = "p".parse().unwrap();
+        program_changes(&old.programs[&name], &new.programs[&name])
+            .into_iter()
+            .map(|change| (change.key, change.effect))
+            .collect()
+    }
+
+    #[test]
+    fn every_key_of_the_lifecycle_and_the_logs_changes_in_place() {
+        for line in [
+            "autostart = false",
+            "priority = 3",
+            "start_period = 3",
+            "restart = 'never'",
+            "success_exit_codes = [4]",
+            "permanent_exit_codes = [4]",
+            "backoff = { initial = '7s' }",
+            "backoff = { jitter = 0.5 }",
+            "breaker = { failures = 9 }",
+            "breaker = { window = '7s' }",
+            "stop = { signal = 'INT' }",
+            "stop = { grace = '77s' }",
+            "reload_signal = 'HUP'",
+            "logs = { keep = 3 }",
+            "logs = { max_size = '1MiB' }",
+            "logs = { sink = 'none' }",
+            "logs = { compress = 'none' }",
+        ] {
+            let found = changes("", line);
+            assert_eq!(found.len(), 1, "{line}: {found:?}");
+            assert_eq!(found[0].1, Effect::InPlace, "{line}");
+        }
+    }
+
+    #[test]
+    fn whatever_makes_two_spawns_differ_is_named_as_a_restart() {
+        for line in [
+            "nice = 3",
+            "umask = '077'",
+            "directory = '/tmp'",
+            "environment = { A = 'b' }",
+            "environment_file = '-/x'",
+            "inherit_environment = false",
+            "oom_score_adj = 3",
+            "limits = { nofile = 77 }",
+            "stdin = '/dev/zero'",
+            "no_new_privs = true",
+        ] {
+            let found = changes("", line);
+            assert_eq!(found.len(), 1, "{line}: {found:?}");
+            assert_eq!(found[0].1, Effect::Restart, "{line}");
+        }
+        assert_eq!(changes("", "replicas = 2"), [("replicas".to_owned(), Effect::Restart)]);
+        let more = changes("replicas = 1", "replicas = 2");
+        assert_eq!(more, [("replicas".to_owned(), Effect::InPlace)]);
+    }
+
+    #[test]
+    fn a_changed_variable_is_named_and_its_values_are_not() {
+        let text = |value: &str| format!("[program.p]\ncommand = ['x']\nenvironment = {value}\n");
+        let old = config(&text("{ TOKEN = 'sesame', SAME = '1', GONE = '2' }"));
+        let new = config(&text("{ TOKEN = 'changed', SAME = '1', NEW = '3' }"));
+        let name = "p".parse().unwrap();
+        let found = program_changes(&old.programs[&name], &new.programs[&name]);
+        let shown = format!("{found:?}");
+        assert!(!shown.contains("sesame") && !shown.contains("changed"), "{shown}");
+        let keys: Vec<&str> = found.iter().map(|change| change.key.as_str()).collect();
+        assert_eq!(keys, ["environment.GONE", "environment.NEW", "environment.TOKEN"]);
+        assert_eq!((found[0].new.as_ref(), found[1].old.as_ref()), (None, None));
+    }
+
+    #[test]
+    fn settings_say_which_of_them_wait_for_the_daemon() {
+        let old = config("[supervisor]\nnofile = 100\n");
+        let new = config("[supervisor]\nnofile = 200\nshutdown_timeout = '3s'\n");
+        let found: Vec<_> =
+            setting_changes(&old, &new).into_iter().map(|c| (c.key, c.effect)).collect();
+        assert_eq!(
+            found,
+            [
+                ("supervisor.nofile".to_owned(), Effect::DaemonRestart),
+                ("supervisor.shutdown_timeout".to_owned(), Effect::InPlace),
+            ]
+        );
+    }
+}
