@@ -20,6 +20,10 @@ pub mod goals;
 
 pub mod sources;
 
+pub mod applying;
+
+pub mod generations;
+
 /// Something about a stored file that an operator should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {

@@ -3,6 +3,8 @@
 //! `MEND_SIM_SEED=7` replays one seed, `MEND_SIM_SEEDS=100000` plays more of them. What is true
 //! after each step is asserted in `world.rs`; what comes true in the end is asserted here.
 
+mod apply;
+mod apply_world;
 mod kernel;
 mod programs;
 mod world;

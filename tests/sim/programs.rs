@@ -37,6 +37,23 @@ pub(crate) fn processes(programs: &[Arc<Program>]) -> Vec<ProcessName> {
     programs.iter().flat_map(names).collect()
 }
 
+/// Makes a program that starts with the daemon, has this to run and counts as running after
+/// `start_period`.
+pub(crate) fn plain(name: &str, command: &str, start_period: Duration) -> Program {
+    let mut rng = Rng::with_seed(1);
+    let mut program = program(&mut rng, name, &[]);
+    program.replicas = None;
+    program.spawn.argv = vec![command.to_owned()];
+    program.lifecycle = Lifecycle {
+        autostart: true,
+        priority: 0,
+        start_period,
+        restart: RestartPolicy::Always,
+        ..program.lifecycle
+    };
+    program
+}
+
 fn some(rng: &mut Rng, names: &[ProgramName]) -> Vec<ProgramName> {
     names.iter().filter(|_| rng.u8(..4) == 0).cloned().collect()
 }
