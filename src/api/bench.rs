@@ -14,13 +14,17 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::config::{self, Access, Program};
-use crate::core::{BreakerState, Exit, Goal, ProcessStatus, StateCode};
+use crate::config::{self, Access, Effect, KeyChange, Program};
+use crate::core::{
+    Actor, BreakerState, Exit, Fate, Goal, Plan, ProcessStatus, ProgramChange, StateCode,
+};
 use crate::engine::{
-    Act, DaemonStatus, Door, Happening, HappeningKind, LogPlace, Outcome, OutcomeKind, Refusal,
-    Reloaded, Request, Status, UpgradeBegun, door,
+    Act, ApplyBegun, DaemonStatus, Door, Generation, GenerationOutcome, Happening, HappeningKind,
+    History, How, LogPlace, Outcome, OutcomeKind, Planned, Refusal, Reloaded, Request, Status,
+    UpgradeBegun, door,
 };
 use crate::name::{ProcessName, RunId};
+use crate::store::generations::{Draft, Generations};
 use crate::time::{Instant, Wall};
 
 /// Longest wait for anything in these tests.
@@ -277,6 +281,23 @@ async fn play_engine(mut door: Door, known: Arc<Known>) {
                 let is_good = by.reason.as_deref() == Some("good");
                 let _ = reply.send(if is_good { Ok(good) } else { Err(bad) });
             }
+            Request::Plan { reply, .. } => {
+                let warnings = vec!["a warning".to_owned()];
+                let fingerprint = "00c0ffee".to_owned();
+                let planned = Planned { plan: plan(), fingerprint, warnings, given_up: None };
+                let _ = reply.send(Ok(planned));
+            }
+            Request::Apply { request, reply } => {
+                let busy = Refusal::Busy("generation 3 is being applied".to_owned());
+                let is_busy = request.by.reason.as_deref() == Some("busy");
+                let (warnings, begun) = (Vec::new(), true);
+                let good = ApplyBegun { generation: 2, begun, event: 7, plan: plan(), warnings };
+                let _ = reply.send(if is_busy { Err(busy) } else { Ok(good) });
+            }
+            Request::History { reply } => {
+                let (generations, current) = (vec![generation()], Some(2));
+                let _ = reply.send(History { generations, current, applying: None });
+            }
             Request::Shutdown { reply, .. } => {
                 let _ = reply.send(Ok(()));
             }
@@ -295,6 +316,53 @@ async fn play_engine(mut door: Door, known: Arc<Known>) {
             }
         }
     }
+}
+
+/// A plan in which every kind of change occurs.
+pub(super) fn plan() -> Plan {
+    let key = |key: &str, effect| KeyChange {
+        key: key.to_owned(),
+        old: Some("1".to_owned()),
+        new: None,
+        effect,
+    };
+    let change = |name: &str, fate| ProgramChange {
+        name: name.parse().unwrap(),
+        fate,
+        keys: vec![key("nice", Effect::Restart)],
+    };
+    Plan {
+        programs: vec![
+            change("a", Fate::Start),
+            change("b", Fate::Stop),
+            change("c", Fate::Restart),
+            change("d", Fate::RestartInTurn),
+            change("e", Fate::RestartWith("c".parse().unwrap())),
+            change("f", Fate::Update),
+        ],
+        settings: vec![key("supervisor.nofile", Effect::DaemonRestart)],
+    }
+}
+
+/// The second of a daemon's generations.
+pub(super) fn generation() -> Generation {
+    let place = tempfile::tempdir().unwrap();
+    let (mut generations, _) = Generations::open(place.path());
+    let name = "alice".to_owned();
+    let by = Actor { uid: Some(7), name, reason: Some("deploy".to_owned()), at: Wall(0) };
+    for copy_of in [None, Some(1)] {
+        let draft = Draft {
+            at: Wall(0),
+            by: by.clone(),
+            how: How::Rollback,
+            outcome: GenerationOutcome::Applied,
+            changes: "starts web".to_owned(),
+            why: Some("it was asked for".to_owned()),
+            copy_of,
+        };
+        generations.add(draft, Some(&[])).unwrap();
+    }
+    generations.get(2).unwrap().clone()
 }
 
 fn check(names: &[String]) -> Result<(), Refusal> {

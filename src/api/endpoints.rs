@@ -22,7 +22,7 @@ use super::routes::{Change, Endpoint, ROUTES, Route};
 use super::server::ApiSettings;
 use super::show::{act_view, add_usage, outcome_name, process_view, reload_view, status_view};
 use super::view::{LogLevelBody, ProgramView, SCHEMA, ShutdownView, UpgradeView, VersionView};
-use super::{events, logs};
+use super::{events, generations, logs};
 use crate::engine::{Act, Handle, Outcome, Verb};
 use crate::os::peer::PeerCredentials;
 
@@ -83,6 +83,9 @@ pub(super) async fn answer(
         }
         Endpoint::Events => show_events(api, &parts),
         Endpoint::Reload => reload(api, peer, &parts.uri, body).await,
+        Endpoint::Plan => generations::plan(api, &parts.uri).await,
+        Endpoint::Apply => generations::apply(api, peer, &parts.uri, body).await,
+        Endpoint::Generations => generations::list(api, &parts.uri).await,
         Endpoint::Shutdown => shutdown(api, peer, &parts.uri, body).await,
         Endpoint::Upgrade => upgrade(api, peer, &parts.uri, body).await,
         Endpoint::GetLogLevel => {
@@ -97,7 +100,7 @@ pub(super) async fn answer(
     }
 }
 
-fn json(value: &impl Serialize) -> Answer {
+pub(super) fn json(value: &impl Serialize) -> Answer {
     let body = serde_json::to_vec(value).map_err(|error| Fault::internal(error.to_string()))?;
     let mut response = with_type(body, "application/json");
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use nix::sys::signal::Signal;
 
 use super::problem::Fault;
-use super::view::{ActBody, LogLevelBody, UpgradeBody};
+use super::view::{ActBody, ApplyBody, LogLevelBody, UpgradeBody};
 use crate::time::Wall;
 
 /// Largest request body.
@@ -95,7 +95,7 @@ impl ActOptions {
     }
 }
 
-fn read_wait(text: &str) -> Result<Duration, Fault> {
+pub(super) fn read_wait(text: &str) -> Result<Duration, Fault> {
     let wait = parse_duration(text).map_err(|why| Fault::parameter("wait", why))?;
     if wait > MAX_WAIT {
         return Err(Fault::parameter("wait", "at most 24h"));
@@ -220,6 +220,15 @@ pub(super) async fn read_upgrade_body(body: Body) -> Result<UpgradeBody, Fault> 
     let bytes = read_body(body).await?;
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(UpgradeBody::default());
+    }
+    serde_json::from_slice(&bytes).map_err(|error| Fault::body(&error))
+}
+
+/// Reads what to apply and how; no body at all means the files, as usual.
+pub(super) async fn read_apply_body(body: Body) -> Result<ApplyBody, Fault> {
+    let bytes = read_body(body).await?;
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Ok(ApplyBody::default());
     }
     serde_json::from_slice(&bytes).map_err(|error| Fault::body(&error))
 }

@@ -18,6 +18,7 @@ mod times;
 
 mod audit;
 mod events;
+mod generations;
 mod logs;
 
 mod connections;

@@ -5,12 +5,14 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::bench::{NOW, happening, running};
+use super::bench::{NOW, generation, happening, plan, running};
 use super::endpoints::OPENAPI;
+use super::generations::{generation_view, plan_view};
 use super::routes::ROUTES;
 use super::view::{
-    ActBody, DaemonView, LogLevelBody, LogLineView, OutcomeView, Problem, ProgramView, ReloadView,
-    ShutdownView, StatusView, UpgradeBody, UpgradeView, VersionView,
+    ActBody, ApplyBody, ApplyView, DaemonView, GenerationsView, LogLevelBody, LogLineView,
+    OutcomeView, Problem, ProgramView, ReloadView, ShutdownView, StatusView, UpgradeBody,
+    UpgradeView, VersionView,
 };
 use super::{act_view, event_view, process_view};
 
@@ -135,6 +137,29 @@ fn each_schema_has_exactly_the_members_of_its_type() {
     let upgrade =
         UpgradeBody { binary: Some(text()), patience: Some(text()), reason: Some(text()) };
     check("UpgradeBody", json(&upgrade));
+    let mut plan = plan_view(&plan(), vec![text()]);
+    (plan.fingerprint, plan.given_up) = (Some(text()), Some(text()));
+    check("PlanView", json(&plan));
+    check("ProgramChangeView", json(&plan.programs[4]));
+    check("KeyChangeView", json(&plan.settings[0]));
+    let apply = ApplyBody {
+        timeout: Some(text()),
+        no_rollback: true,
+        back: true,
+        generation: Some(1),
+        fingerprint: Some(text()),
+        reason: Some(text()),
+    };
+    check("ApplyBody", json(&apply));
+    let generation = generation_view(&generation());
+    let result = Some(generation.clone());
+    let applied = ApplyView { schema: 1, generation: 1, begun: true, event: 1, plan, result };
+    check("ApplyView", json(&applied));
+    let generations = vec![generation.clone()];
+    let (current, applying) = (Some(1), Some(2));
+    let history = GenerationsView { schema: 1, current, applying, generations };
+    check("GenerationsView", json(&history));
+    check("GenerationView", json(&generation));
     check("VersionView", json(&version));
     check("LogLevelBody", json(&LogLevelBody { level: text() }));
     check("EventView", json(&event_view(&happening(1))));

@@ -182,6 +182,10 @@ impl From<Refusal> for Fault {
                     "nothing was changed; correct the file and check it with `mendctl config check`",
                 )
             }
+            Refusal::Busy(_) => {
+                let title = "Something else must end first";
+                Self::new(StatusCode::CONFLICT, "conflict", title, text)
+            }
             Refusal::Failed(_) => Self::internal(text),
         }
     }

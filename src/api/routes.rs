@@ -30,6 +30,9 @@ pub(super) enum Endpoint {
     ProgramLogs,
     Events,
     Reload,
+    Plan,
+    Apply,
+    Generations,
     Shutdown,
     Upgrade,
     GetLogLevel,
@@ -77,7 +80,7 @@ const fn many(path: &'static str, change: Change, summary: &'static str) -> Rout
 }
 
 /// Every route. `HEAD` is answered wherever `GET` is.
-pub(super) static ROUTES: [Route; 25] = [
+pub(super) static ROUTES: [Route; 28] = [
     get("/", Endpoint::Index, "this list"),
     get("/healthz", Endpoint::Health, "200 while the daemon's loop answers"),
     get("/readyz", Endpoint::Ready, "200 while the daemon takes requests and is not stopping"),
@@ -99,6 +102,13 @@ pub(super) static ROUTES: [Route; 25] = [
     get("/v1/logs", Endpoint::Logs, "output of all programs, or of ?name=…; ?follow=1"),
     get("/v1/events", Endpoint::Events, "server-sent events; resume by Last-Event-ID or ?after=ID"),
     post("/v1/reload", Role::Admin, Endpoint::Reload, "read and apply the configuration again"),
+    get("/v1/plan", Endpoint::Plan, "what the changed files, or generation ?to=…, would change"),
+    post("/v1/apply", Role::Admin, Endpoint::Apply, "apply the files, with roll-back; ?wait=5m"),
+    get(
+        "/v1/generations",
+        Endpoint::Generations,
+        "the configurations before, and who applied them",
+    ),
     post("/v1/shutdown", Role::Admin, Endpoint::Shutdown, "stop everything, then end the daemon"),
     post("/v1/upgrade", Role::Admin, Endpoint::Upgrade, "become another mendd in place"),
     get("/v1/log-level", Endpoint::GetLogLevel, "level of the daemon's own log"),

@@ -227,3 +227,113 @@ pub struct Problem {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub help: Option<String>,
 }
+
+/// `GET /v1/plan`: what the files, or a generation, would change.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlanView {
+    pub schema: u32,
+    /// `false` when nothing would change.
+    pub changes: bool,
+    /// All of it in one line.
+    pub summary: String,
+    /// Of the files; an apply that is given it refuses other texts.
+    pub fingerprint: Option<String>,
+    /// In name order; programs that stay as they are are left out.
+    pub programs: Vec<ProgramChangeView>,
+    /// Of `[supervisor]`, groups and files.
+    pub settings: Vec<KeyChangeView>,
+    pub warnings: Vec<String>,
+    /// What became of the same texts when they were applied before, if they were given up.
+    pub given_up: Option<String>,
+}
+
+/// What would happen to one program.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProgramChangeView {
+    pub name: String,
+    /// `start`, `stop`, `restart`, `restart-in-turn` (replica by replica), `update`.
+    pub action: String,
+    /// The program that it requires and that restarts.
+    pub because: Option<String>,
+    pub keys: Vec<KeyChangeView>,
+}
+
+/// One key that differs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KeyChangeView {
+    pub key: String,
+    /// `null` when it is not set. Values of environment variables are not shown.
+    pub old: Option<String>,
+    pub new: Option<String>,
+    /// `in-place`, `restart`, `daemon-restart`.
+    pub effect: String,
+}
+
+/// Body of `POST /v1/apply`; may be left out.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApplyBody {
+    /// How long it may take until everything runs, such as `90s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<String>,
+    /// Keep the new configuration also when something does not run.
+    #[serde(default)]
+    pub no_rollback: bool,
+    /// Apply the previous generation instead of the files.
+    #[serde(default)]
+    pub back: bool,
+    /// Apply this generation instead of the files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
+    /// Of the plan that was looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Answer to `POST /v1/apply`, sent when it is under way, with `wait` when it has ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ApplyView {
+    pub schema: u32,
+    pub generation: u64,
+    /// `false` when there was nothing to do.
+    pub begun: bool,
+    /// Progress is in `daemon` events after this one whose `what` is `apply`; the end in one
+    /// whose `what` is `applied`, `apply-kept` or `apply-rolled-back`.
+    pub event: u64,
+    pub plan: PlanView,
+    /// How it ended, if that was waited for.
+    pub result: Option<GenerationView>,
+}
+
+/// `GET /v1/generations`: the configurations that are kept, oldest first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GenerationsView {
+    pub schema: u32,
+    /// The one that counts.
+    pub current: Option<u64>,
+    /// The one that is being applied.
+    pub applying: Option<u64>,
+    pub generations: Vec<GenerationView>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GenerationView {
+    pub number: u64,
+    /// RFC 3339.
+    pub at: String,
+    pub by: String,
+    pub uid: Option<u32>,
+    pub reason: Option<String>,
+    /// `start`, `reload`, `apply`, `rollback`.
+    pub how: String,
+    /// `applying`, `applied`, `kept`, `rolled-back`, `interrupted`, `rejected`.
+    pub outcome: String,
+    /// What it changed, in one line.
+    pub changes: String,
+    /// Why the outcome is what it is.
+    pub why: Option<String>,
+    /// The generation whose texts these are, after going back.
+    pub copy_of: Option<u64>,
+}

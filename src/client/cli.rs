@@ -7,8 +7,8 @@ use clap::{Args, Parser, Subcommand};
 use super::exit::Exit;
 use super::printer::ColorWhen;
 use super::verbs::{
-    act, completion, config, log_level, logs, reload, shutdown, signal, status, upgrade, wait,
-    watch,
+    act, apply, completion, config, log_level, logs, plan, reload, shutdown, signal, status,
+    upgrade, wait, watch,
 };
 
 /// Controls mendd: shows, starts, stops and restarts what it supervises.
@@ -52,6 +52,12 @@ pub enum Verb {
     /// Reload mendd's configuration; with NAMES tell these programs to reload theirs
     #[command(after_help = reload::EXAMPLES)]
     Reload(reload::ReloadArgs),
+    /// Show what the changed configuration would do, and why
+    #[command(after_help = plan::EXAMPLES)]
+    Plan(plan::PlanArgs),
+    /// Apply the changed configuration; what does not run is rolled back
+    #[command(after_help = apply::EXAMPLES)]
+    Apply(apply::ApplyArgs),
     /// Send a signal to processes
     #[command(after_help = signal::EXAMPLES)]
     Signal(signal::SignalArgs),
@@ -79,7 +85,7 @@ pub enum Verb {
     /// Change how much mendd writes to its own log
     #[command(after_help = log_level::EXAMPLES)]
     LogLevel(log_level::LogLevelArgs),
-    /// Check a configuration without a daemon
+    /// Check a configuration without a daemon; show the ones before
     #[command(after_help = config::EXAMPLES)]
     Config(config::ConfigArgs),
     /// Print a completion script for a shell

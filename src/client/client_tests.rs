@@ -12,10 +12,10 @@ use super::fake_daemon::{FakeDaemon, Reply, Seen, process, status};
 use super::*;
 
 /// What a command wrote and how it ended.
-struct Outcome {
-    exit: Exit,
-    out: String,
-    error: String,
+pub(super) struct Outcome {
+    pub(super) exit: Exit,
+    pub(super) out: String,
+    pub(super) error: String,
 }
 
 #[derive(Clone, Default)]
@@ -54,7 +54,7 @@ async fn mendctl_at(socket: &Path, look: Look, arguments: &str) -> Outcome {
     Outcome { exit, out: out.text(), error: error.text() }
 }
 
-async fn mendctl(daemon: &FakeDaemon, arguments: &str) -> Outcome {
+pub(super) async fn mendctl(daemon: &FakeDaemon, arguments: &str) -> Outcome {
     mendctl_at(&daemon.socket, Look::plain(), arguments).await
 }
 

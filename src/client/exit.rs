@@ -16,6 +16,8 @@ pub enum Exit {
     /// `status`: all run, and a check says that one is not well.
     Unhealthy,
     TimedOut,
+    /// `plan`, `config diff`: something would change.
+    Changes,
     /// No daemon answers at the socket (`EX_UNAVAILABLE`).
     Unreachable,
     /// The configuration has mistakes (`EX_CONFIG`).
@@ -24,7 +26,7 @@ pub enum Exit {
 }
 
 impl Exit {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Ok,
         Self::Failed,
         Self::Usage,
@@ -32,6 +34,7 @@ impl Exit {
         Self::UnknownOrDenied,
         Self::Unhealthy,
         Self::TimedOut,
+        Self::Changes,
         Self::Unreachable,
         Self::Config,
         Self::Interrupted,
@@ -47,6 +50,7 @@ impl Exit {
             Self::UnknownOrDenied => 4,
             Self::Unhealthy => 8,
             Self::TimedOut => 9,
+            Self::Changes => 10,
             Self::Unreachable => 69,
             Self::Config => 78,
             Self::Interrupted => 130,
@@ -63,6 +67,7 @@ impl Exit {
             Self::UnknownOrDenied => "status, wait: unknown name; else: not allowed",
             Self::Unhealthy => "status: all run, but a check fails",
             Self::TimedOut => "waited in vain; the daemon goes on",
+            Self::Changes => "plan, config diff: there are changes",
             Self::Unreachable => "no daemon answers",
             Self::Config => "the configuration has mistakes",
             Self::Interrupted => "interrupted; the daemon goes on",
@@ -92,6 +97,6 @@ mod tests {
     #[test]
     fn the_codes_are_those_that_scripts_rely_on() {
         let codes = Exit::ALL.map(Exit::code);
-        assert_eq!(codes, [0, 1, 2, 3, 4, 8, 9, 69, 78, 130]);
+        assert_eq!(codes, [0, 1, 2, 3, 4, 8, 9, 10, 69, 78, 130]);
     }
 }

@@ -121,4 +121,6 @@ fn refuse_arguments(error: &clap::Error, arguments: &[OsString]) -> Exit {
 mod fake_daemon;
 
 #[cfg(test)]
+mod apply_tests;
+#[cfg(test)]
 mod client_tests;

@@ -100,6 +100,16 @@ pub fn clock(text: &str) -> String {
     }
 }
 
+/// Writes the local date and time of day; a text that is no time is returned as it is.
+pub fn date_and_clock(text: &str) -> String {
+    match text.parse::<Timestamp>() {
+        Err(_) => text.to_owned(),
+        Ok(moment) => {
+            moment.to_zoned(jiff::tz::TimeZone::system()).strftime("%F %H:%M:%S").to_string()
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

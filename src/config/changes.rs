@@ -313,6 +313,7 @@ fn compare_supervisor(list: &mut List, old: &Supervisor, new: &Supervisor) {
         environment: _,
         nofile,
         shutdown_timeout,
+        auto_apply,
     } = old;
     list.effect = Effect::DaemonRestart;
     list.path("supervisor.socket", Some(socket), Some(&new.socket));
@@ -338,6 +339,7 @@ fn compare_supervisor(list: &mut List, old: &Supervisor, new: &Supervisor) {
         list.value(&format!("supervisor.access.{role}.groups"), &old_ids, &new_ids);
     }
     list.time("supervisor.shutdown_timeout", *shutdown_timeout, new.shutdown_timeout);
+    list.value("supervisor.auto_apply", auto_apply, &new.auto_apply);
 }
 
 #[cfg(test)]
@@ -429,7 +431,8 @@ mod tests {
     #[test]
     fn settings_say_which_of_them_wait_for_the_daemon() {
         let old = config("[supervisor]\nnofile = 100\n");
-        let new = config("[supervisor]\nnofile = 200\nshutdown_timeout = '3s'\n");
+        let new =
+            config("[supervisor]\nnofile = 200\nshutdown_timeout = '3s'\nauto_apply = true\n");
         let found: Vec<_> =
             setting_changes(&old, &new).into_iter().map(|c| (c.key, c.effect)).collect();
         assert_eq!(
@@ -437,6 +440,7 @@ mod tests {
             [
                 ("supervisor.nofile".to_owned(), Effect::DaemonRestart),
                 ("supervisor.shutdown_timeout".to_owned(), Effect::InPlace),
+                ("supervisor.auto_apply".to_owned(), Effect::InPlace),
             ]
         );
     }

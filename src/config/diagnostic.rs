@@ -75,6 +75,30 @@ impl Report {
     }
 }
 
+impl Diagnostic {
+    /// Returns line and column, counted from 1, where it has a place in one of these files.
+    pub fn line_and_column(&self, sources: &[Source]) -> Option<(usize, usize)> {
+        let text = &sources.iter().find(|source| source.path == self.file)?.text;
+        let before = text.get(..self.span.as_ref()?.start)?;
+        let line_start = before.rfind('\n').map_or(0, |end| end + 1);
+        let line = before.matches('\n').count() + 1;
+        Some((line, before[line_start..].chars().count() + 1))
+    }
+}
+
+impl Report {
+    /// Returns place (`FILE:LINE:COLUMN`) and message of the first mistake.
+    pub fn first_mistake(&self) -> Option<(String, &str)> {
+        let first = self.diagnostics.iter().find(|it| it.severity == Severity::Error)?;
+        let file = first.file.display();
+        let place = match first.line_and_column(&self.sources) {
+            Some((line, column)) => format!("{file}:{line}:{column}"),
+            None => file.to_string(),
+        };
+        Some((place, &first.message))
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.render(false))

@@ -81,6 +81,7 @@ pub const KEYS: &[Key] = keys! {
     Supervisor "environment", "table of strings", "{}", "{ TZ = \"UTC\" }", "added to the environment of every program";
     Supervisor "nofile", "integer", "65536", "65536", "open files the daemon asks for itself";
     Supervisor "shutdown_timeout", "duration", "90s", "\"90s\"", "longest orderly shutdown before the rest is killed";
+    Supervisor "auto_apply", "boolean", "false", "true", "apply a changed file by itself, with roll-back";
 
     Program "command", "list or string", "", "[\"sleep\", \"60\"]", "what to run; a string is split like a shell would, without running one";
     Program "shell", "boolean", "false", "true", "hand the command, a string, to /bin/sh -c";
@@ -147,7 +148,6 @@ pub const KEYS: &[Key] = keys! {
 /// Keys that are planned but not part of this version: section, name, what they will do.
 const LATER: &[(Section, &str, &str)] = &[
     (Section::Supervisor, "http", "control over TCP"),
-    (Section::Supervisor, "auto_apply", "applying a changed file by itself"),
     (Section::Program, "ready", "readiness"),
     (Section::Program, "check", "health checks"),
     (Section::Program, "watch", "restarts on changed files"),

@@ -35,6 +35,8 @@ pub struct Supervisor {
     pub nofile: u64,
     /// Longest time that `shutdown` may take before what is left is killed.
     pub shutdown_timeout: Duration,
+    /// A changed file that is good is applied by itself, with roll-back.
+    pub auto_apply: bool,
 }
 
 /// The daemon's own log.

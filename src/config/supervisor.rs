@@ -36,6 +36,7 @@ pub(super) fn supervisor(cx: &Context<'_>, mut table: Table<'_>) -> Supervisor {
         .unwrap_or(defaults.socket);
     let nofile = table.get(cx, "nofile").and_then(|node| cx.integer(&node, 64..=1 << 30));
     let timeout = table.get(cx, "shutdown_timeout").and_then(|node| cx.some_duration(&node));
+    let auto_apply = table.get(cx, "auto_apply").and_then(|node| cx.boolean(&node));
     let log = table.sub(cx, "log");
     let access = table.sub(cx, "access");
     Supervisor {
@@ -52,6 +53,7 @@ pub(super) fn supervisor(cx: &Context<'_>, mut table: Table<'_>) -> Supervisor {
         environment: environment(cx, &table),
         nofile: nofile.and_then(|n| u64::try_from(n).ok()).unwrap_or(DEFAULT_NOFILE),
         shutdown_timeout: timeout.unwrap_or(DEFAULT_SHUTDOWN_TIMEOUT),
+        auto_apply: auto_apply.unwrap_or(false),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The brain's life: find what is there, serve, end or hand over.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
@@ -19,7 +20,8 @@ use super::logs::LogFiles;
 use super::options::Options;
 use crate::api::{self, ApiSettings, BindError, Caps, SharedAccess};
 use crate::config::{Config, Loaded, Supervisor};
-use crate::engine::{self, Held, Setup};
+use crate::engine::active::Remembered;
+use crate::engine::{self, Held, LastGood, Setup};
 use crate::keeper::arguments::BrainArguments;
 use crate::keeper::{BRAIN_LOCK, is_other_brain_there, sign_lock, wait_for_brain_lock};
 use crate::os::peer::peer_credentials;
@@ -92,7 +94,7 @@ pub(super) fn run(arguments: BrainArguments) -> Result<ExitCode, Failure> {
 /// with: of all that it does before it serves, reading a long configuration takes longest.
 ///
 /// Only a brain that serves changes it, and while this one starts none does.
-fn read_active(runtime_dir: &Path) -> std::io::Result<JoinHandle<Option<Loaded>>> {
+fn read_active(runtime_dir: &Path) -> std::io::Result<JoinHandle<Option<Remembered>>> {
     let runtime_dir = runtime_dir.to_owned();
     std::thread::Builder::new()
         .name("mend-config".to_owned())
@@ -115,17 +117,16 @@ fn live(
     held: &mut Option<Held>,
     arguments: BrainArguments,
     options: Options,
-    active: Option<Loaded>,
+    active: Option<Remembered>,
     lock: &mut File,
 ) -> Result<ExitCode, Failure> {
     let path = options.config_path();
     let fresh = || crate::config::load(&path, &super::launcher::variable);
-    let (loaded, newer) = choose(fresh, active, arguments.cold)?;
+    let beginning = choose(fresh, active, arguments.cold)?;
     // Reading a configuration takes several times the memory of what comes out of it.
     memory::give_back();
     let runtime = runtime()?;
-    let ended =
-        runtime.block_on(serve(spawner, socket, held, arguments, options, (loaded, newer), lock));
+    let ended = runtime.block_on(serve(spawner, socket, held, arguments, options, beginning, lock));
     // A configuration file on a file system that hangs must not hold up the end.
     runtime.shutdown_background();
     ended
@@ -153,23 +154,49 @@ fn take_brain_lock(
     Ok(lock)
 }
 
+/// The configuration to begin with, and what follows.
+struct Beginning {
+    remembered: Remembered,
+    /// What is applied right after.
+    newer: Option<Loaded>,
+    /// Why it is not what the files hold.
+    instead: Option<String>,
+}
+
 /// Chooses the configuration to begin with, and the one to apply right after.
 ///
-/// A brain that comes back goes on with what was active: edits wait to be applied. A daemon that
-/// is started applies the file, after it has taken over under the old configuration. The file is
+/// A brain that comes back goes on with what was active, and with the apply that was under way:
+/// edits wait to be applied. A daemon that is started applies the file, after it has taken over
+/// under the old configuration, unless the file is still what an apply has given up. The file is
 /// read only where it counts.
 fn choose(
     fresh: impl FnOnce() -> Result<Loaded, crate::config::Report>,
-    active: Option<Loaded>,
+    active: Option<Remembered>,
     cold: bool,
-) -> Result<(Loaded, Option<Loaded>), Failure> {
+) -> Result<Beginning, Failure> {
+    let good =
+        |fresh: &Loaded| engine::last_good(&fresh.config.supervisor.state_dir, &fresh.sources);
     match active {
-        Some(active) if cold => Ok((active, fresh().ok())),
-        Some(active) => Ok((active, None)),
-        None => fresh().map(|fresh| (fresh, None)).map_err(|report| Failure {
-            exit: Exit::Configuration,
-            error: anyhow::anyhow!("{}", report.render(false)),
-        }),
+        Some(remembered) if cold && remembered.apply.is_none() => {
+            let fresh = fresh().ok();
+            let instead = fresh.as_ref().and_then(good).map(|good| good.text);
+            // What has been running is as good as any.
+            let newer = fresh.filter(|_| instead.is_none());
+            Ok(Beginning { remembered, newer, instead })
+        }
+        Some(remembered) => Ok(Beginning { remembered, newer: None, instead: None }),
+        None => {
+            let fresh = fresh().map_err(|report| Failure {
+                exit: Exit::Configuration,
+                error: anyhow::anyhow!("{}", report.render(false)),
+            })?;
+            let (loaded, instead) = match good(&fresh) {
+                Some(LastGood { loaded, text }) => (loaded.unwrap_or(fresh), Some(text)),
+                None => (fresh, None),
+            };
+            let remembered = Remembered { loaded, replaced: BTreeMap::new(), apply: None };
+            Ok(Beginning { remembered, newer: None, instead })
+        }
     }
 }
 
@@ -179,9 +206,11 @@ async fn serve(
     held: &mut Option<Held>,
     arguments: BrainArguments,
     options: Options,
-    (loaded, newer): (Loaded, Option<Loaded>),
+    beginning: Beginning,
     lock: &mut File,
 ) -> Result<ExitCode, Failure> {
+    let Beginning { remembered: Remembered { loaded, replaced, apply }, newer, instead } =
+        beginning;
     let access = SharedAccess::new(loaded.config.supervisor.access.clone());
     let (looks, asked) = unbounded_channel();
     let on_reload = {
@@ -208,7 +237,10 @@ async fn serve(
         runtime_dir: arguments.runtime_dir.clone(),
         config_path: options.config_path(),
         loaded,
+        replaced,
+        apply,
         newer,
+        instead,
         log,
         nofile: arguments.nofile,
         cold: arguments.cold,

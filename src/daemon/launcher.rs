@@ -74,7 +74,7 @@ fn recover(options: &Options, path: &Path) -> Option<crate::config::Loaded> {
         return None;
     }
     let runtime_dir = guess_runtime_dir(path);
-    let loaded = active::load(&runtime_dir)?;
+    let loaded = active::load(&runtime_dir)?.loaded;
     eprintln!(
         "mendd: programs of an earlier daemon are left in `{}`: going on with the configuration \
          that it had",

@@ -8,13 +8,14 @@ use tokio::sync::broadcast;
 use tracing::warn;
 
 use super::{Happening, HappeningKind, active};
-use crate::config::Source;
 use crate::core::{Actor, Snapshot};
 use crate::name::{ProcessName, RunId};
+use crate::store::generations::Generations;
 use crate::store::goals::{self, SetGoal};
 use crate::store::journal::{Journal, State};
 use crate::store::runs::RunFiles;
 use crate::store::slots::{Durability, Slots};
+use crate::store::sources::Active;
 use crate::store::{Note, decisions, events::EventLog};
 use crate::time::Wall;
 
@@ -37,6 +38,7 @@ pub(super) struct Books {
     /// The goals as they are on disk.
     goals_written: Vec<u8>,
     files: RunFiles,
+    pub(super) generations: Generations,
     journal_trouble: Option<String>,
     goals_trouble: Option<String>,
 }
@@ -86,6 +88,11 @@ impl Books {
         let goals_trouble =
             if slots.is_writable() { None } else { more.pop().map(|note| note.to_string()) };
         notes.extend(more);
+        let (generations, mut more) = Generations::open(state_dir);
+        if !generations.is_writable() {
+            more.pop(); // Told as trouble, which may be over one day.
+        }
+        notes.extend(more);
         let goals_written = loaded.map(|loaded| loaded.body).unwrap_or_default();
         let mut past = Past {
             snapshots: Vec::new(),
@@ -116,6 +123,7 @@ impl Books {
             goals: slots,
             goals_written,
             files,
+            generations,
             journal_trouble: None,
             goals_trouble,
         };
@@ -193,16 +201,26 @@ impl Books {
         }
     }
 
-    /// Keeps the texts of the active configuration; returns the trouble with it.
-    pub(super) fn keep_active(&mut self, sources: &[Source]) -> Option<String> {
-        let error = active::keep(&self.runtime_dir, sources).err()?;
-        let message = format!(
-            "the active configuration cannot be kept in `{}` ({error}): a brain that comes back \
-             would go on with the one before",
-            self.runtime_dir.display()
-        );
-        warn!("{message}");
-        Some(message)
+    /// Keeps what is active.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says what follows from it.
+    pub(super) fn keep_active(&mut self, active: &Active) -> Result<(), String> {
+        active::keep(&self.runtime_dir, active).map_err(|error| {
+            let message = format!(
+                "the active configuration cannot be kept in `{}` ({error}): a brain that comes \
+                 back would go on with the one before",
+                self.runtime_dir.display()
+            );
+            warn!("{message}");
+            message
+        })
+    }
+
+    /// Reads what is active as it was kept.
+    pub(super) fn active(&self) -> Option<Active> {
+        active::read(&self.runtime_dir)
     }
 
     /// Removes what is left of a run on disk.
@@ -234,6 +252,11 @@ impl Books {
         // Nobody listens most of the time.
         let _ = self.listeners.send(happening);
         id
+    }
+
+    /// Returns the id of the newest event.
+    pub(super) fn last_event(&self) -> u64 {
+        self.events.last_id()
     }
 
     pub(super) fn events_after(&self, id: u64) -> Vec<Arc<Happening>> {
@@ -268,13 +291,18 @@ impl Past {
 ///
 /// Matters only where the runtime directory is not on tmpfs.
 fn wipe_after_reboot(runtime_dir: &Path) -> bool {
-    let written = std::fs::read_to_string(runtime_dir.join("boot_id")).unwrap_or_default();
-    let rebooted = !written.trim().is_empty()
-        && crate::os::proc::boot_id().is_some_and(|current| current != written.trim());
+    let rebooted = is_of_another_boot(runtime_dir);
     if rebooted {
         for name in ["journal.0", "journal.1", "active.json"] {
             let _ = std::fs::remove_file(runtime_dir.join(name));
         }
     }
     rebooted
+}
+
+/// Whether what is in the runtime directory was written before the machine was started.
+pub(super) fn is_of_another_boot(runtime_dir: &Path) -> bool {
+    let written = std::fs::read_to_string(runtime_dir.join("boot_id")).unwrap_or_default();
+    !written.trim().is_empty()
+        && crate::os::proc::boot_id().is_some_and(|current| current != written.trim())
 }

@@ -11,6 +11,7 @@ use tokio::sync::mpsc::unbounded_channel;
 use tracing::{info, warn};
 use tracing_appender::non_blocking::WorkerGuard;
 
+use super::apply::Applying;
 use super::core_loop::{End, Engine, Sources};
 use super::fdstore::FdStore;
 use super::held::Held;
@@ -23,19 +24,20 @@ use super::standby::{After, Offer};
 use super::successor::KeeperDoor;
 use super::upgrade::Upgrading;
 use super::{
-    Handle, adopt, books::Books, config_watch, door, logging, standby, successor, systemd,
+    Handle, How, adopt, books::Books, config_watch, door, logging, standby, successor, systemd,
 };
 use crate::capture::{Followers, Pump};
-use crate::config::{Config, DaemonLog, Loaded};
-use crate::core::{self, Event, FoundRun, Restore, Supervisor};
+use crate::config::{Config, DaemonLog, Loaded, Source};
+use crate::core::{self, Actor, Event, FoundRun, Progress, Restore, Supervisor};
 use crate::keeper::arguments::KeeperArguments;
 use crate::keeper::wire::ToKeeper;
-use crate::name::{ProgramName, RunId};
+use crate::name::{ProcessName, ProgramName, RunId};
 use crate::os::cgroup::Cgroups;
 use crate::os::clock;
 use crate::os::peer::peer_credentials;
 use crate::os::spawn::Spawner;
 use crate::os::tree::Sweeper;
+use crate::store::sources::Active;
 
 /// What a brain is given to begin with.
 pub(crate) struct Setup {
@@ -43,8 +45,14 @@ pub(crate) struct Setup {
     pub(crate) config_path: PathBuf,
     /// What was active when the brain before died, or the file at the daemon's start.
     pub(crate) loaded: Loaded,
+    /// The first run of each process that is spawned as it is declared in `loaded`.
+    pub(crate) replaced: BTreeMap<ProcessName, RunId>,
+    /// The apply in whose middle the brain before died.
+    pub(crate) apply: Option<(Loaded, Progress)>,
     /// What is to be applied once everything is taken over.
     pub(crate) newer: Option<Loaded>,
+    /// Why it is not the files that the daemon is started with.
+    pub(crate) instead: Option<String>,
     /// The daemon as a whole has just been started.
     pub(crate) cold: bool,
     pub(crate) log: DaemonLog,
@@ -70,6 +78,8 @@ pub(crate) struct Brain {
     engine: Engine,
     sources: Sources,
     newer: Option<Loaded>,
+    instead: Option<String>,
+    texts: Vec<Source>,
     cold: bool,
     cgroups: Option<Arc<Cgroups>>,
     adopted: usize,
@@ -90,9 +100,10 @@ impl Brain {
     ) -> io::Result<(Self, Handle)> {
         let (log_level, guard) = logging::start(&setup.log)?;
         let (handle, door) = door();
-        let config = Arc::new(setup.loaded.config);
+        let texts = setup.loaded.sources;
+        let active = Arc::new(setup.loaded.config);
         let (mut books, mut past) =
-            Books::open(&setup.runtime_dir, &config.supervisor.state_dir, door.events.clone())?;
+            Books::open(&setup.runtime_dir, &active.supervisor.state_dir, door.events.clone())?;
         if setup.cold && past.shutdown.take().is_some() {
             info!("the shutdown that was under way ends here: the daemon was started again");
             books.forget_shutdown();
@@ -106,8 +117,22 @@ impl Brain {
             warn!("{text}");
             trouble.insert("goals".to_owned(), text);
         }
-        if let Some(message) = books.keep_active(&setup.loaded.sources) {
-            trouble.insert("active configuration".to_owned(), message);
+        let applying = setup.apply.map(|(new, progress)| {
+            Applying::resume((Arc::clone(&active), texts.clone()), new, progress)
+        });
+        let mut config = active;
+        let mut except = BTreeMap::new();
+        let mut replaced = setup.replaced;
+        if let Some(applying) = &applying {
+            config = applying.config(applying.mix());
+            except.clone_from(&applying.mix().except);
+            replaced.extend(applying.progress().replaced.clone());
+        } else {
+            let sources = texts.clone();
+            let active = Active { sources, replaced: replaced.clone(), apply: None };
+            if let Err(message) = books.keep_active(&active) {
+                trouble.insert("active configuration".to_owned(), message);
+            }
         }
         // Not our parent, which is another one once the keeper is dead.
         let keeper_pid = u32::try_from(peer_credentials(&socket)?.pid).unwrap_or(0);
@@ -163,6 +188,9 @@ impl Brain {
             upgrading,
             reading,
             watch,
+            except,
+            replaced,
+            applying,
         };
         let adopted = found.len();
         engine.take_over(found, past);
@@ -186,6 +214,8 @@ impl Brain {
             engine,
             sources,
             newer: setup.newer,
+            instead: setup.instead,
+            texts,
             cold: setup.cold,
             cgroups,
             adopted,
@@ -232,13 +262,32 @@ impl Brain {
         if !self.cold {
             self.engine.end_if_exited();
         }
-        if let Some(newer) = self.newer.take() {
-            self.engine.apply(newer);
-        }
+        self.begin_with_configuration();
         match self.engine.run(&mut self.sources).await {
             End::Finished(code) => Ended::Finished(code),
             End::KeeperLost => Ended::KeeperLost,
             End::Replaced => Ended::Replaced,
+        }
+    }
+
+    /// Brings the configuration, its record and the files together.
+    fn begin_with_configuration(&mut self) {
+        let engine = &mut self.engine;
+        if engine.ending.is_under_way() {
+            engine.interrupt_apply();
+        }
+        engine.check_generations(&std::mem::take(&mut self.texts));
+        engine.go_on_with_apply();
+        if let Some(newer) = self.newer.take() {
+            let name = "the start of mendd".to_owned();
+            let by = Actor { uid: None, name, reason: None, at: clock::wall() };
+            engine.activate(newer, How::Start, &by);
+        } else if !self.cold || self.instead.is_some() {
+            // Somebody may have edited them meanwhile.
+            engine.look_at_files();
+        }
+        if let Some(text) = self.instead.take() {
+            engine.say_last_good(text);
         }
     }
 
@@ -323,17 +372,24 @@ impl Engine {
         }
         let next_run = past.next_run.max(RunId(last_run.0 + 1));
         self.core.remember_goals(past.goals);
+        if let Some(applying) = &self.applying {
+            self.core.remember_goals(applying.progress().goals.clone());
+        }
         if let Some((_, code)) = &past.shutdown {
             self.ending.begin(now + self.config.supervisor.shutdown_timeout, *code);
         }
         let restore = Restore {
             programs: self.config.programs.values().cloned().collect(),
-            except: BTreeMap::new(),
+            except: self.except.clone(),
             snapshots: past.snapshots,
+            // Decided before the brain died, and not begun.
+            spawn_changed: runs
+                .iter()
+                .filter(|found| self.replaced.get(&found.process).is_some_and(|it| found.run < *it))
+                .map(|found| found.process.clone())
+                .collect(),
             runs,
             next_run,
-            // The active configuration is the one that the last brain knew.
-            spawn_changed: BTreeSet::new(),
             shutdown: past.shutdown.map(|(by, _)| by),
         };
         let actions = self.core.restore(now, restore);

@@ -84,7 +84,14 @@ fn keep_watch(arriving: &Receiver<Places>, changes: &UnboundedSender<PathBuf>) {
     }
 }
 
-fn watch(places: Places, changes: UnboundedSender<PathBuf>) -> notify::Result<RecommendedWatcher> {
+fn watch(
+    mut places: Places,
+    changes: UnboundedSender<PathBuf>,
+) -> notify::Result<RecommendedWatcher> {
+    // Also where links lead to: an edit there is none of the link.
+    let real = |file: &PathBuf| file.canonicalize().ok().filter(|real| real != file);
+    let behind: Vec<PathBuf> = places.files.iter().filter_map(real).collect();
+    places.files.extend(behind);
     let directories = directories(&places);
     let interest = Interest::new(&places);
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {

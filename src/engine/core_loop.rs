@@ -10,6 +10,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
 
+use super::apply::Applying;
 use super::books::Books;
 use super::config_watch::ConfigWatch;
 use super::fdstore::FdStore;
@@ -17,7 +18,7 @@ use super::keeper_link::{KeeperLink, KeeperSender};
 use super::launch::{Born, Job, Jobs, Launched};
 use super::pins::Pins;
 use super::reload::{Read, Reading};
-use super::run::{Run, exit_of};
+use super::run::{Run, exit_of, log_path};
 use super::shutdown::Ending;
 use super::successor::Estate;
 use super::upgrade::{Checked, Upgrading, Wanted};
@@ -70,6 +71,12 @@ pub(super) struct Engine {
     pub(super) upgrading: Upgrading,
     pub(super) reading: Reading,
     pub(super) watch: ConfigWatch,
+    /// Processes that keep another declaration than their program's, in the middle of an apply.
+    pub(super) except: BTreeMap<ProcessName, Arc<Program>>,
+    /// The first run of each process that is spawned as it is declared, as far as an older one
+    /// may be left.
+    pub(super) replaced: BTreeMap<ProcessName, RunId>,
+    pub(super) applying: Option<Applying>,
 }
 
 /// Where the engine's events come from.
@@ -126,13 +133,13 @@ impl Engine {
                 Some(run) = sources.gone.recv() => self.on_gone(run),
                 Some(notice) = sources.notices.recv() => self.on_notice(notice),
                 Some(signal) = sources.signals.recv() => self.on_signal(signal),
-                Some(path) = sources.config_changes.recv() => self.on_config_change(path),
+                Some(_) = sources.config_changes.recv() => self.look_at_files(),
                 Some(read) = sources.read.recv() => self.on_read(read),
                 Some(checked) = sources.checked.recv() => self.on_checked(checked),
                 Some(request) = sources.door.requests.recv() => self.on_request(request),
                 () = timer => self.on_deadline(),
             }
-            self.look_at_waiters();
+            self.look_at_changes();
             if self.upgrading.is_leaving() {
                 self.waiters.abandon();
                 return End::Replaced;
@@ -153,6 +160,7 @@ impl Engine {
             self.waiters.next_deadline(),
             self.ending.deadline(),
             self.systemd.next_ping(),
+            self.applying.as_ref().and_then(Applying::next_deadline),
         ]
         .into_iter()
         .flatten()
@@ -176,9 +184,9 @@ impl Engine {
     pub(super) fn tell(&mut self, event: Event) {
         let mut pending = vec![event];
         while let Some(event) = pending.pop() {
-            if let Event::Configure(programs) = &event {
-                // Their environments may hold what nobody should read in a log.
-                debug!(programs = programs.len(), "configure");
+            // Environments may hold what nobody should read in a log.
+            if matches!(event, Event::Configure(_) | Event::ConfigureMix(_)) {
+                debug!(programs = self.config.programs.len(), "configure");
             } else {
                 debug!(?event, "event");
             }
@@ -209,6 +217,7 @@ impl Engine {
                     touched.remove(process);
                     self.books.forget(process);
                     self.trouble.remove(&format!("log {process}"));
+                    self.changed.insert(process.clone());
                 }
                 Action::Spawn { .. }
                 | Action::Signal { .. }
@@ -227,6 +236,9 @@ impl Engine {
         if self.books.goals_trouble().is_some() {
             // The disk may have recovered.
             self.keep_goals();
+        }
+        if self.trouble.contains_key(super::generations::TROUBLE) {
+            self.save_generations();
         }
     }
 
@@ -260,7 +272,8 @@ impl Engine {
     }
 
     fn spawn(&mut self, process: ProcessName, run: RunId) -> Result<(), String> {
-        let program = self.config.programs.get(process.program()).cloned();
+        let except = self.except.get(&process);
+        let program = except.or_else(|| self.config.programs.get(process.program())).cloned();
         let program = program.ok_or_else(|| format!("`{process}` is not configured any more"))?;
         if self.jobs.send(Job { run, process, program }) {
             return Ok(());
@@ -532,8 +545,12 @@ impl Engine {
         super::requests::serve(self, request);
     }
 
-    fn look_at_waiters(&mut self) {
-        let changed = std::mem::take(&mut self.changed);
+    fn look_at_changes(&mut self) {
+        let mut changed = std::mem::take(&mut self.changed);
+        if self.applying.is_some() {
+            self.look_at_apply(&changed);
+            changed.append(&mut self.changed);
+        }
         if !self.waiters.is_empty() {
             let core = &self.core;
             self.waiters.check(clock::now(), &changed, |process| core.status(process));
@@ -570,21 +587,4 @@ impl Estate for Engine {
     fn patience(&self) -> Option<Duration> {
         None
     }
-}
-
-/// Returns the current log segment of one stream: `LOG_DIR/web/0.stdout.log`.
-pub(super) fn log_path(
-    config: &Config,
-    process: &ProcessName,
-    channel: crate::capture::Channel,
-) -> PathBuf {
-    let stream = match channel {
-        crate::capture::Channel::Stdout => "stdout",
-        crate::capture::Channel::Stderr => "stderr",
-    };
-    config
-        .supervisor
-        .log_dir
-        .join(process.program().as_str())
-        .join(format!("{}.{stream}.log", process.file_stem()))
 }

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use crate::core::{Actor, ProcessStatus};
+use crate::core::{Actor, Plan, ProcessStatus};
 pub use crate::core::{Happening, HappeningKind};
 use crate::name::ProcessName;
+pub use crate::store::generations::{Generation, How, Outcome as GenerationOutcome};
 use crate::time::{Instant, Wall};
 
 /// A cheap, cloneable door to the engine.
@@ -34,6 +35,20 @@ pub enum Request {
     Reload {
         by: Actor,
         reply: oneshot::Sender<Result<Reloaded, Refusal>>,
+    },
+    /// Compares the files, or two generations, with each other or with what is active.
+    Plan {
+        between: Compared,
+        reply: oneshot::Sender<Result<Planned, Refusal>>,
+    },
+    /// Begins an apply; how it ends is told by events.
+    Apply {
+        request: ApplyRequest,
+        reply: oneshot::Sender<Result<ApplyBegun, Refusal>>,
+    },
+    /// The generations of the configuration that are kept.
+    History {
+        reply: oneshot::Sender<History>,
     },
     /// Stops everything in order, then the daemon ends. Answered when nothing runs any more.
     Shutdown {
@@ -125,8 +140,81 @@ pub enum Refusal {
     /// The configuration is bad; the text is the rendered list of mistakes.
     #[error("the configuration was not applied")]
     BadConfiguration { rendered: String, mistakes: usize },
+    /// Something else is under way that must end first.
+    #[error("{0}")]
+    Busy(String),
     #[error("{0}")]
     Failed(String),
+}
+
+/// What is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compared {
+    /// The files with what is active.
+    Files,
+    /// The generation before the current one with what is active.
+    Previous,
+    /// A generation with what is active.
+    Generation(u64),
+    /// Two generations, the older first.
+    Generations(u64, u64),
+}
+
+/// What would change.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    pub plan: Plan,
+    /// Tells whether an apply goes to the same texts.
+    pub fingerprint: String,
+    pub warnings: Vec<String>,
+    /// What became of these texts when they were applied before, if they were given up.
+    pub given_up: Option<String>,
+}
+
+/// What an apply should do.
+#[derive(Debug, Clone)]
+pub struct ApplyRequest {
+    pub by: Actor,
+    pub target: ApplyTarget,
+    /// How long it may take; `None` takes the usual time.
+    pub patience: Option<Duration>,
+    /// `false` keeps the new configuration whatever becomes of it.
+    pub roll_back: bool,
+    /// Of the plan that was looked at: other texts are refused.
+    pub fingerprint: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ApplyTarget {
+    /// What the files hold.
+    Files,
+    /// The generation before the current one.
+    Previous,
+    Generation(u64),
+}
+
+/// An apply that has begun, or had nothing to do.
+#[derive(Debug, Clone)]
+pub struct ApplyBegun {
+    /// The generation that is being applied; without a change the current one.
+    pub generation: u64,
+    /// `false` when there was nothing to do.
+    pub begun: bool,
+    /// The events of the apply come after this one.
+    pub event: u64,
+    pub plan: Plan,
+    pub warnings: Vec<String>,
+}
+
+/// What is kept of the configurations before.
+#[derive(Debug, Clone)]
+pub struct History {
+    /// Oldest first.
+    pub generations: Vec<Generation>,
+    /// The one that counts.
+    pub current: Option<u64>,
+    /// The one that is being applied.
+    pub applying: Option<u64>,
 }
 
 /// The answer to [`Request::Status`].
@@ -218,6 +306,19 @@ impl Handle {
 
     pub async fn reload(&self, by: Actor) -> Result<Reloaded, Refusal> {
         self.ask(|reply| Request::Reload { by, reply }).await?
+    }
+
+    pub async fn plan(&self, between: Compared) -> Result<Planned, Refusal> {
+        self.ask(|reply| Request::Plan { between, reply }).await?
+    }
+
+    /// Begins an apply; answers when it is under way.
+    pub async fn apply(&self, request: ApplyRequest) -> Result<ApplyBegun, Refusal> {
+        self.ask(|reply| Request::Apply { request, reply }).await?
+    }
+
+    pub async fn history(&self) -> Result<History, Refusal> {
+        self.ask(|reply| Request::History { reply }).await
     }
 
     pub async fn shutdown(&self, by: Actor) -> Result<(), Refusal> {

@@ -20,6 +20,10 @@ mod trouble;
 
 mod reload;
 
+mod apply;
+
+mod generations;
+
 mod shutdown;
 
 mod upgrade;
@@ -56,6 +60,7 @@ mod logging;
 
 pub(crate) use adopt::has_runs;
 pub(crate) use brain::{Brain, Ended, Setup};
+pub(crate) use generations::{LastGood, last_good};
 pub use handle::*;
 pub(crate) use held::Held;
 pub(crate) use successor::replace_keeper;

@@ -1,7 +1,7 @@
 //! A new configuration: all of it or nothing.
 
-use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -9,9 +9,11 @@ use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use super::core_loop::Engine;
-use super::{HappeningKind, Refusal, Reloaded};
-use crate::config::{Config, Loaded, Program, Report};
-use crate::core::{Actor, Event};
+use super::{ApplyRequest, ApplyTarget, Compared, HappeningKind, How, Refusal, Reloaded};
+use crate::config::{Config, Loaded, Program, Report, Source};
+use crate::core::{Actor, Event, Fate, Plan};
+use crate::name::{ProcessName, RunId};
+use crate::store::sources::Active;
 
 /// Open files of the brain for each process: pidfd, the output's pipe twice, its log and index.
 /// The keeper has fewer.
@@ -28,27 +30,46 @@ pub(super) fn environment(name: &str) -> Option<String> {
 /// Where the request for a reload gets its answer.
 pub(super) type Reply = oneshot::Sender<Result<Reloaded, Refusal>>;
 
-/// What the configuration is read for.
+/// What a configuration is read for.
 #[derive(Debug)]
-enum Purpose {
-    /// To be applied.
+pub(super) enum Purpose {
+    /// To be applied at once.
     Reload { by: Actor, reply: Option<Reply> },
+    /// To be applied as a transaction.
+    Apply { request: ApplyRequest, reply: Option<super::apply::Reply> },
+    /// To be compared with what is active, or with another generation.
+    Plan { between: Compared, reply: super::generations::Reply },
     /// Only to say that the files are newer than what runs.
-    Look { path: PathBuf },
+    Look,
 }
 
-/// The configuration as it was read away from the loop.
+/// Where a configuration is read from.
 #[derive(Debug)]
-pub(super) struct Read {
-    purpose: Purpose,
-    result: Result<Loaded, Report>,
+enum From {
+    Files(PathBuf),
+    Texts(Vec<Source>),
+    /// Both, the one to compare with first.
+    Two(Vec<Source>, Vec<Source>),
+}
+
+/// What was read away from the loop.
+#[derive(Debug)]
+pub(super) enum Read {
+    Config {
+        purpose: Purpose,
+        result: Box<Result<Loaded, Report>>,
+        /// What to compare with, if not with what is active.
+        other: Option<Box<Loaded>>,
+    },
+    /// The last lines of a process that failed during an apply.
+    Output(Vec<String>),
 }
 
 /// What is read and what is to be read: one at a time, in the order of the requests, because a
 /// file system that hangs must hold up neither the loop nor the threads of others.
 #[derive(Debug)]
 pub(super) struct Reading {
-    results: UnboundedSender<Read>,
+    pub(super) results: UnboundedSender<Read>,
     is_under_way: bool,
     waiting: VecDeque<Purpose>,
 }
@@ -69,51 +90,93 @@ impl Engine {
     }
 
     /// Says in the status and once in the events that the file is newer than what runs.
-    pub(super) fn on_config_change(&mut self, path: PathBuf) {
-        let is_look = |purpose: &Purpose| matches!(purpose, Purpose::Look { .. });
+    pub(super) fn look_at_files(&mut self) {
+        let is_look = |purpose: &Purpose| matches!(purpose, Purpose::Look);
         if !self.reading.waiting.iter().any(is_look) {
-            self.read_config(Purpose::Look { path });
+            self.read_config(Purpose::Look);
         }
     }
 
-    fn read_config(&mut self, purpose: Purpose) {
+    pub(super) fn read_config(&mut self, purpose: Purpose) {
         if self.reading.is_under_way {
             self.reading.waiting.push_back(purpose);
             return;
         }
-        let purpose = match purpose {
-            Purpose::Reload { by, reply } if self.ending.is_under_way() => {
-                return self.finish_reload(&by, reply, Err(Refusal::ShuttingDown));
-            }
-            purpose @ (Purpose::Reload { .. } | Purpose::Look { .. }) => purpose,
+        let place = match self.place_of(&purpose) {
+            Ok(place) => place,
+            Err(refusal) => return self.decline(purpose, refusal),
         };
         if matches!(purpose, Purpose::Reload { .. }) {
             self.systemd.reloading();
         }
         self.reading.is_under_way = true;
         let results = self.reading.results.clone();
-        let path = self.config_path.clone();
         tokio::task::spawn_blocking(move || {
-            let result = crate::config::load(&path, &environment);
+            let (result, other) = match place {
+                From::Files(path) => (crate::config::load(&path, &environment), None),
+                From::Texts(texts) => (crate::config::load_sources(&texts, &environment), None),
+                From::Two(first, second) => {
+                    let other = crate::config::load_sources(&first, &environment).ok();
+                    (crate::config::load_sources(&second, &environment), other.map(Box::new))
+                }
+            };
             // A loop that has ended needs no answer.
-            let _ = results.send(Read { purpose, result });
+            let result = Box::new(result);
+            let _ = results.send(Read::Config { purpose, result, other });
         });
     }
 
-    /// Acts on a configuration that was read, and reads the next one that is asked for.
-    pub(super) fn on_read(&mut self, read: Read) {
-        let Read { purpose, result } = read;
+    /// Says where to read from, or why not to read at all.
+    fn place_of(&self, purpose: &Purpose) -> Result<From, Refusal> {
+        let files = || Ok(From::Files(self.config_path.clone()));
         match purpose {
-            Purpose::Look { path } => self.compare_with_files(&path, result),
-            Purpose::Reload { by, reply } => {
-                let result = match result {
-                    _ if self.ending.is_under_way() => Err(Refusal::ShuttingDown),
-                    Ok(loaded) => Ok(self.apply(loaded)),
-                    Err(report) => Err(self.refuse(&report)),
-                };
-                self.finish_reload(&by, reply, result);
-                self.systemd.reloaded(&self.summary());
+            Purpose::Look => files(),
+            Purpose::Plan { between, .. } => match *between {
+                Compared::Files => self.check_idle().and_then(|()| files()),
+                Compared::Previous => {
+                    self.check_idle()?;
+                    self.texts_to_go_to(ApplyTarget::Previous)
+                }
+                Compared::Generation(number) => {
+                    self.check_idle()?;
+                    self.texts_to_go_to(ApplyTarget::Generation(number))
+                }
+                Compared::Generations(older, newer) => {
+                    Ok(From::Two(self.texts_of(older)?, self.texts_of(newer)?))
+                }
+            },
+            Purpose::Reload { .. } | Purpose::Apply { .. } if self.ending.is_under_way() => {
+                Err(Refusal::ShuttingDown)
             }
+            Purpose::Reload { .. } => self.check_idle().and_then(|()| files()),
+            Purpose::Apply { request, .. } => {
+                self.check_idle()?;
+                self.texts_to_go_to(request.target)
+            }
+        }
+    }
+
+    fn texts_to_go_to(&self, target: ApplyTarget) -> Result<From, Refusal> {
+        match self.generation_of(target)? {
+            None => Ok(From::Files(self.config_path.clone())),
+            Some(number) => Ok(From::Texts(self.texts_of(number)?)),
+        }
+    }
+
+    fn decline(&mut self, purpose: Purpose, refusal: Refusal) {
+        match purpose {
+            Purpose::Look => {}
+            Purpose::Reload { by, reply } => self.finish_reload(&by, reply, Err(refusal)),
+            Purpose::Apply { request, reply } => self.answer_apply(&request, reply, Err(refusal)),
+            Purpose::Plan { reply, .. } => drop(reply.send(Err(refusal))),
+        }
+    }
+
+    /// Acts on what was read, and reads the next that is asked for.
+    pub(super) fn on_read(&mut self, read: Read) {
+        match read {
+            Read::Output(lines) => return self.on_output(lines),
+            Read::Config { purpose, result, other } => self.on_config(purpose, *result, other),
         }
         crate::os::memory::give_back();
         self.reading.is_under_way = false;
@@ -121,6 +184,33 @@ impl Engine {
             && let Some(next) = self.reading.waiting.pop_front()
         {
             self.read_config(next);
+        }
+    }
+
+    fn on_config(
+        &mut self,
+        purpose: Purpose,
+        result: Result<Loaded, Report>,
+        other: Option<Box<Loaded>>,
+    ) {
+        match purpose {
+            Purpose::Look => self.compare_with_files(result),
+            Purpose::Plan { between, reply } => {
+                let planned = self.planned(between, result, other);
+                drop(reply.send(planned));
+            }
+            Purpose::Apply { request, reply } => self.on_apply_read(request, reply, result),
+            Purpose::Reload { by, reply } => {
+                let result = match (self.check_idle(), result) {
+                    _ if self.ending.is_under_way() => Err(Refusal::ShuttingDown),
+                    // One has begun while the files were read.
+                    (Err(busy), _) => Err(busy),
+                    (Ok(()), Ok(loaded)) => Ok(self.activate(loaded, How::Reload, &by)),
+                    (Ok(()), Err(report)) => Err(self.refuse(&report)),
+                };
+                self.finish_reload(&by, reply, result);
+                self.systemd.reloaded(&self.summary());
+            }
         }
     }
 
@@ -139,35 +229,48 @@ impl Engine {
         }
     }
 
-    fn refuse(&mut self, report: &Report) -> Refusal {
+    pub(super) fn refuse(&mut self, report: &Report) -> Refusal {
         // The control socket is looked after also then.
         (self.on_reload)(&self.config);
         let mistakes = report.mistakes();
         warn!("the configuration has {mistakes} mistakes and was not applied:\n{report}");
-        let file = self.config_path.display();
-        let message = format!(
-            "`{file}` has mistakes; what runs is the configuration before \
-             (`mendctl config check {file}` shows them)"
-        );
+        let message = self.say_mistakes(report);
         self.note_trouble("configuration", Some(message));
         Refusal::BadConfiguration { rendered: report.render(false), mistakes }
     }
 
-    /// Makes a checked configuration the active one.
-    pub(super) fn apply(&mut self, loaded: Loaded) -> Reloaded {
+    /// Makes a checked configuration the active one, at once.
+    pub(super) fn activate(&mut self, loaded: Loaded, how: How, by: &Actor) -> Reloaded {
         let Loaded { config, warnings, sources } = loaded;
-        let mut reloaded = compare(&self.config, &config);
+        let plan = Plan::new(&self.config, &config);
+        let mut reloaded = reloaded(&plan);
         reloaded.warnings = warnings.iter().map(|warning| warning.message.clone()).collect();
-        reloaded.warnings.extend(needs_restart(&self.config, &config));
-        reloaded.warnings.extend(lacks_descriptors(&config));
+        reloaded.warnings.extend(self.effects(&plan, &config));
         for warning in &reloaded.warnings {
             warn!("{warning}");
         }
-        let before = std::mem::replace(&mut self.config, Arc::new(config));
-        let trouble = self.books.keep_active(&sources);
+        self.replaced = self.replaced_by(&config);
+        let texts = sources.clone();
+        let active = Active { sources, replaced: self.replaced.clone(), apply: None };
+        let trouble = self.books.keep_active(&active).err();
         self.note_trouble("active configuration", trouble);
-        self.note_trouble("descriptors", lacks_descriptors(&self.config));
+        self.note_trouble("descriptors", lacks_descriptors(&config));
         self.note_trouble("configuration", None);
+        self.except.clear();
+        let programs = config.programs.values().cloned().collect();
+        self.set_config(Arc::new(config));
+        self.tell(Event::Configure(programs));
+        self.keep_goals();
+        self.note_generation(&texts, how, by, plan.summary());
+        let detail = plan.summary();
+        info!("configuration applied: {detail}");
+        self.happened(HappeningKind::Daemon { what: "reloaded".into(), detail });
+        reloaded
+    }
+
+    /// Lets everything but the core know of a configuration.
+    pub(super) fn set_config(&mut self, config: Arc<Config>) {
+        let before = std::mem::replace(&mut self.config, config);
         let of_before = |program: &Program| before.programs.get(&program.name).map(|p| &p.logs);
         let relogged =
             |program: &&Arc<Program>| of_before(program).is_some_and(|logs| *logs != program.logs);
@@ -178,31 +281,48 @@ impl Engine {
         }
         self.watch.arm(&self.config);
         (self.on_reload)(&self.config);
-        let programs = self.config.programs.values().cloned().collect();
-        self.tell(Event::Configure(programs));
-        self.keep_goals();
-        let detail = describe(&reloaded);
-        info!("configuration applied: {detail}");
-        self.happened(HappeningKind::Daemon { what: "reloaded".into(), detail });
-        reloaded
     }
 
-    fn compare_with_files(&mut self, path: &Path, result: Result<Loaded, Report>) {
-        // A directory may have come to be.
-        self.watch.arm(&self.config);
-        let message = match result {
-            Ok(loaded) if loaded.config == *self.config => None,
-            Ok(_) => Some(format!(
-                "`{}` has changed and is good; `mendctl reload` applies it",
-                path.display()
-            )),
-            Err(report) => Some(format!(
-                "`{}` has changed and has {} mistakes; what runs is the configuration before",
-                path.display(),
-                report.mistakes()
-            )),
+    /// Returns the first run of each process that is spawned as `config` says, for those of
+    /// which an older run may be left.
+    fn replaced_by(&self, config: &Config) -> BTreeMap<ProcessName, RunId> {
+        let mut replaced = self.stale_runs();
+        let first = self.core.next_run();
+        for status in self.core.statuses() {
+            let process = status.process;
+            let declared = config.programs.get(process.program());
+            let is_changed = declared.is_some_and(|it| it.spawn != status.program.spawn);
+            if is_changed && status.run.is_some() {
+                replaced.insert(process, first);
+            }
+        }
+        replaced
+    }
+
+    /// Returns what is known of processes whose present run is an older one.
+    pub(super) fn stale_runs(&self) -> BTreeMap<ProcessName, RunId> {
+        let is_stale = |process: &ProcessName, first: RunId| {
+            let run = self.core.status(process).and_then(|status| status.run);
+            run.is_some_and(|run| run < first)
         };
-        self.note_trouble("configuration", message);
+        let known = self.replaced.iter().filter(|(process, first)| is_stale(process, **first));
+        known.map(|(process, first)| (process.clone(), *first)).collect()
+    }
+
+    /// Says what a plan has beside its effect on programs.
+    pub(super) fn effects(&self, plan: &Plan, config: &Config) -> Vec<String> {
+        let waits = plan.daemon_restart().into_iter().map(|key| {
+            let key = key.trim_start_matches("supervisor.");
+            if key == "log_dir" {
+                let old = self.config.supervisor.log_dir.display();
+                return format!(
+                    "`[supervisor] log_dir`: what runs goes on writing below `{old}` until it is \
+                     started again"
+                );
+            }
+            format!("`[supervisor] {key}` takes effect when the daemon is started again")
+        });
+        waits.chain(lacks_descriptors(config)).collect()
     }
 
     /// One line for `systemctl status`.
@@ -224,25 +344,18 @@ impl Engine {
     }
 }
 
-fn compare(old: &Config, new: &Config) -> Reloaded {
-    let mut reloaded = Reloaded::default();
-    for (name, program) in &new.programs {
-        match old.programs.get(name) {
-            None => reloaded.added.push(name.to_string()),
-            Some(before) if before == program => {}
-            Some(before) if needs_new_run(before, program) => {
-                reloaded.restarted.push(name.to_string());
-            }
-            Some(_) => reloaded.updated.push(name.to_string()),
-        }
+fn reloaded(plan: &Plan) -> Reloaded {
+    let restarts = |fate: &Fate| match fate {
+        Fate::Restart | Fate::RestartInTurn | Fate::RestartWith(_) => true,
+        Fate::Start | Fate::Stop | Fate::Update => false,
+    };
+    Reloaded {
+        added: plan.names(|fate| *fate == Fate::Start),
+        removed: plan.names(|fate| *fate == Fate::Stop),
+        restarted: plan.names(restarts),
+        updated: plan.names(|fate| *fate == Fate::Update),
+        warnings: Vec::new(),
     }
-    let gone = old.programs.keys().filter(|name| !new.programs.contains_key(*name));
-    reloaded.removed = gone.map(ToString::to_string).collect();
-    reloaded
-}
-
-fn needs_new_run(old: &Program, new: &Program) -> bool {
-    old.spawn != new.spawn || old.replicas.is_none() != new.replicas.is_none()
 }
 
 /// Says when the limit on open files is too low for the processes of `config`, and the way out.
@@ -263,45 +376,4 @@ pub(super) fn lacks_descriptors(config: &Config) -> Option<String> {
         "{processes} processes need about {needed} open files, the daemon may have {limit}: set \
          `[supervisor] nofile = {needed}` or more{more}, then restart the daemon"
     ))
-}
-
-/// Names the settings of the daemon itself that a running daemon cannot change.
-fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
-    let (old, new) = (&old.supervisor, &new.supervisor);
-    let changed = [
-        ("socket", old.socket != new.socket),
-        ("state_dir", old.state_dir != new.state_dir),
-        ("log", old.log != new.log),
-        ("nofile", old.nofile != new.nofile),
-    ];
-    let mut warnings: Vec<_> = changed
-        .into_iter()
-        .filter(|(_, changed)| *changed)
-        .map(|(key, _)| {
-            format!("`[supervisor] {key}` takes effect when the daemon is started again")
-        })
-        .collect();
-    if old.log_dir != new.log_dir {
-        warnings.push(format!(
-            "`[supervisor] log_dir`: what runs goes on writing below `{}` until it is started again",
-            old.log_dir.display()
-        ));
-    }
-    warnings
-}
-
-fn describe(reloaded: &Reloaded) -> String {
-    let part = |word: &str, names: &[String]| {
-        (!names.is_empty()).then(|| format!("{word} {}", names.join(", ")))
-    };
-    let parts: Vec<_> = [
-        part("added", &reloaded.added),
-        part("removed", &reloaded.removed),
-        part("restarted", &reloaded.restarted),
-        part("changed in place", &reloaded.updated),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
-    if parts.is_empty() { "nothing changed".into() } else { parts.join("; ") }
 }

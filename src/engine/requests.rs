@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::sync::oneshot;
 
-use super::core_loop::{Engine, log_path};
+use super::core_loop::Engine;
+use super::run::log_path;
 use super::select::select;
 use super::upgrade::Wanted;
 use super::waiters::{Before, Reply, judge};
@@ -26,6 +27,11 @@ pub(super) fn serve(engine: &mut Engine, request: Request) {
         }
         Request::Act { act, reply } => engine.act(act, reply),
         Request::Reload { by, reply } => engine.reload(by, Some(reply)),
+        Request::Plan { between, reply } => engine.plan(between, reply),
+        Request::Apply { request, reply } => engine.apply(request, Some(reply)),
+        Request::History { reply } => {
+            let _ = reply.send(engine.history());
+        }
         Request::Shutdown { by, reply } => engine.shutdown(by, reply),
         Request::LogLevel { level, by, reply } => {
             let result = engine.log_level.set(&level).map_err(Refusal::Invalid);
@@ -190,7 +196,9 @@ impl Engine {
 
     /// Writes the goals that operators set to the state directory, for the next boot.
     pub(super) fn keep_goals(&mut self) {
-        let goals = self.core.explicit_goals();
+        let mut goals = self.core.explicit_goals();
+        // What an apply has taken away may come back.
+        goals.extend(self.goals_of_apply());
         self.books.keep_goals(&goals);
         let trouble = self.books.goals_trouble();
         self.note_trouble("goals", trouble);

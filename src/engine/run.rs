@@ -4,6 +4,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
 use crate::capture::Channel;
+use crate::config::Config;
 use crate::keeper::wire::WaitStatus;
 use crate::name::{ProcessName, RunId};
 use crate::os::pidfd::PidFd;
@@ -65,4 +66,17 @@ pub(super) fn exit_of(status: WaitStatus) -> crate::core::Exit {
 pub(super) struct Found {
     pub(super) run: RunId,
     pub(super) hands: Run,
+}
+
+/// Returns the current log segment of one stream: `LOG_DIR/web/0.stdout.log`.
+pub(super) fn log_path(config: &Config, process: &ProcessName, channel: Channel) -> PathBuf {
+    let stream = match channel {
+        Channel::Stdout => "stdout",
+        Channel::Stderr => "stderr",
+    };
+    config
+        .supervisor
+        .log_dir
+        .join(process.program().as_str())
+        .join(format!("{}.{stream}.log", process.file_stem()))
 }

@@ -83,6 +83,7 @@ impl Engine {
             what: "stopping".into(),
             detail: format!("asked for by {}", by.name),
         });
+        self.interrupt_apply();
         let until = clock::now() + self.config.supervisor.shutdown_timeout;
         let code = code.unwrap_or(0);
         self.books.note_shutdown(&by, code);

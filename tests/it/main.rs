@@ -18,6 +18,9 @@ mod stopping;
 mod output;
 
 mod access;
+mod apply;
+mod apply_crash;
+mod config_files;
 mod control;
 mod reload;
 

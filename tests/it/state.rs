@@ -318,8 +318,9 @@ fn goals_that_find_no_inode_are_kept_in_memory_and_said() {
     assert_supervises(&daemon);
     fs::remove_file(filler).expect("the filler is ours");
     daemon.ctl_ok(&["stop", "second"]);
+    // The one inode is enough for the goals, not for the generations of the configuration.
     let warnings = daemon.status().daemon.warnings;
-    assert_eq!(warnings, Vec::<String>::new(), "it is over");
+    assert!(!warnings.iter().any(|it| it.contains("goals")), "it is not over: {warnings:?}");
     drop(daemon);
     drop(disk);
 }

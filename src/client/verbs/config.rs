@@ -1,10 +1,12 @@
-//! `config check`: the configuration's mistakes, found without a daemon.
+//! `config check`: the configuration's mistakes, found without a daemon; and the generations
+//! that were applied.
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::history;
 use crate::api::view::SCHEMA;
 use crate::client::Context;
 use crate::client::exit::Exit;
@@ -29,12 +31,36 @@ pub enum What {
         #[arg(value_name = "FILE")]
         file: Option<PathBuf>,
     },
+    /// List the configurations that were applied: when, by whom, why, and what became of them
+    #[command(after_help = HISTORY_EXAMPLES)]
+    History,
+    /// Show what differs between two of them; 10 when something does
+    #[command(after_help = DIFF_EXAMPLES)]
+    Diff {
+        /// A generation of `config history`
+        #[arg(value_name = "N")]
+        from: u64,
+        /// A later one [default: N is compared with what is active]
+        #[arg(value_name = "M")]
+        to: Option<u64>,
+    },
 }
 
-pub(crate) fn run(context: &mut Context, args: &ConfigArgs) -> Result<Exit, Failure> {
-    let What::Check { file } = &args.what;
+const HISTORY_EXAMPLES: &str =
+    "Examples:\n  mendctl config history\n  mendctl config history --json | jq .current";
+const DIFF_EXAMPLES: &str = "Examples:\n  mendctl config diff 3\n  mendctl config diff 3 5";
+
+pub(crate) async fn run(context: &mut Context, args: &ConfigArgs) -> Result<Exit, Failure> {
+    match &args.what {
+        What::Check { file } => check(context, file.as_ref()),
+        What::History => history::list(context).await,
+        What::Diff { from, to } => history::diff(context, *from, *to).await,
+    }
+}
+
+fn check(context: &mut Context, file: Option<&PathBuf>) -> Result<Exit, Failure> {
     let env = |name: &str| std::env::var(name).ok();
-    let file = file.clone().unwrap_or_else(|| config::default_config_path(&env));
+    let file = file.cloned().unwrap_or_else(|| config::default_config_path(&env));
     let color = context.printer.look.error_color;
     let (exit, diagnostics, sources, rendered) = match config::load(&file, &env) {
         Ok(loaded) => {
@@ -70,13 +96,7 @@ fn document(diagnostic: &Diagnostic, sources: &[Source]) -> Value {
         Severity::Error => "error",
         Severity::Warning => "warning",
     };
-    let source = sources.iter().find(|source| source.path == diagnostic.file);
-    let place = source.zip(diagnostic.span.as_ref()).and_then(|(source, span)| {
-        let before = source.text.get(..span.start)?;
-        let line_start = before.rfind('\n').map_or(0, |end| end + 1);
-        let line = before.matches('\n').count() + 1;
-        Some((line, before[line_start..].chars().count() + 1))
-    });
+    let place = diagnostic.line_and_column(sources);
     json!({
         "code": diagnostic.code,
         "severity": severity,

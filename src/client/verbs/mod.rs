@@ -10,6 +10,12 @@ pub(super) mod progress;
 
 pub(super) mod reload;
 
+pub(super) mod plan;
+
+pub(super) mod apply;
+
+pub(super) mod history;
+
 pub(super) mod signal;
 
 pub(super) mod logs;
@@ -46,6 +52,8 @@ pub(super) async fn run(context: &mut Context, verb: Verb) -> Result<Exit, Failu
         Verb::Stop(args) => act::run(context, act::Act::Stop, &args).await,
         Verb::Restart(args) => act::run(context, act::Act::Restart, &args).await,
         Verb::Reload(args) => reload::run(context, &args).await,
+        Verb::Plan(args) => plan::run(context, &args).await,
+        Verb::Apply(args) => apply::run(context, &args).await,
         Verb::Signal(args) => signal::run(context, &args).await,
         Verb::Logs(args) => logs::run(context, &args, false).await,
         Verb::Tail(args) => logs::run(context, &args, true).await,
@@ -55,7 +63,7 @@ pub(super) async fn run(context: &mut Context, verb: Verb) -> Result<Exit, Failu
         Verb::Upgrade(args) => upgrade::run(context, &args).await,
         Verb::Version => version::run(context).await,
         Verb::LogLevel(args) => log_level::run(context, &args).await,
-        Verb::Config(args) => config::run(context, &args),
+        Verb::Config(args) => config::run(context, &args).await,
         Verb::Completion(args) => completion::run(context, &args),
         Verb::Complete(args) => completion::complete(context, &args).await,
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use mendd::api::view::{ProcessView, StatusView};
 use nix::sys::signal::Signal;
 
-use super::setup::spawn;
+use super::setup::{spawn, spawn_as_it_is};
 use super::{PATIENCE, Ran, Setup, run, tail, wait_for, wait_or, wait_with_deadline};
 use crate::http::{self, Answer, Events};
 use crate::proc;
@@ -40,7 +40,16 @@ impl Daemon {
     pub(crate) fn start_again(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
-        self.process = spawn(&self.setup);
+        self.process = spawn(&self.setup, self.setup.command());
+        self.wait_until_ready();
+    }
+
+    /// As [`Daemon::start_again`], on the configuration file as it is now.
+    #[track_caller]
+    pub(crate) fn start_again_as_it_is(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        self.process = spawn_as_it_is(&self.setup);
         self.wait_until_ready();
     }
 

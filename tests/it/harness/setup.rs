@@ -109,6 +109,11 @@ impl Setup {
 
     pub(super) fn command(&self) -> Command {
         fs::write(self.config_path(), self.config_text(&self.programs)).expect("a configuration");
+        self.command_as_it_is()
+    }
+
+    /// As [`Setup::command`], on the configuration file as it is.
+    fn command_as_it_is(&self) -> Command {
         let mut words: Vec<String> = self.wrapper.clone();
         words.push(MENDD.to_owned());
         words.push("--config".to_owned());
@@ -141,20 +146,24 @@ impl Setup {
     /// Starts the daemon and returns when it answers.
     #[track_caller]
     pub(crate) fn start(self) -> Daemon {
-        let process = spawn(&self);
+        let process = spawn(&self, self.command());
         let mut daemon = Daemon::new(self, process);
         daemon.wait_until_ready();
         daemon
     }
 }
 
-pub(super) fn spawn(setup: &Setup) -> Child {
+/// Starts the daemon once more, on the configuration file as it is.
+pub(super) fn spawn_as_it_is(setup: &Setup) -> Child {
+    spawn(setup, setup.command_as_it_is())
+}
+
+pub(super) fn spawn(setup: &Setup, mut command: Command) -> Child {
     let log = |name: &str| {
         let path = setup.dir().join(name);
         File::options().create(true).append(true).open(path).expect("a file for the daemon's words")
     };
-    setup
-        .command()
+    command
         .stdin(Stdio::null())
         .stdout(log("daemon.out"))
         .stderr(log("daemon.log"))
