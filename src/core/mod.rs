@@ -37,6 +37,10 @@ pub mod backoff;
 
 pub mod breaker;
 
+pub mod rate;
+
+pub mod bulkhead;
+
 pub mod text;
 
 #[cfg(test)]
