@@ -84,6 +84,12 @@ checked_name! {
     GroupName
 }
 
+checked_name! {
+    /// A check's name, unique among the checks of one program or of the host, with the rules of
+    /// [`ProgramName`].
+    CheckName
+}
+
 /// One supervised member of a program: `web`, or `web:0` when the program has replicas.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProcessName {

@@ -7,6 +7,7 @@
 //! loads exactly what was active.
 
 mod model;
+mod model_check;
 
 pub mod keys;
 pub mod paths;
@@ -46,6 +47,7 @@ use toml::de::DeTable;
 pub use changes::{Effect, KeyChange, program_changes, setting_changes};
 pub use diagnostic::{Diagnostic, Note, Report, Severity, Source, nearest, render};
 pub use model::*;
+pub use model_check::*;
 pub use paths::{DefaultPaths, Env, default_config_path, default_paths, default_socket_candidates};
 pub use source::MAX_FILE_BYTES;
 pub use supervisor::parse_log_filter;
