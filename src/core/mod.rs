@@ -43,6 +43,8 @@ pub mod bulkhead;
 
 pub mod text;
 
+pub mod care;
+
 #[cfg(test)]
 mod bench;
 #[cfg(test)]
