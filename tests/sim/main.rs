@@ -1,10 +1,16 @@
 //! Random lives of the whole core against a simulated kernel, played from a seed.
 //!
 //! `MEND_SIM_SEED=7` replays one seed, `MEND_SIM_SEEDS=100000` plays more of them. What is true
-//! after each step is asserted in `world.rs`; what comes true in the end is asserted here.
+//! after each step is asserted in `world.rs`; what comes true in the end is asserted here. The
+//! healer has a world of its own, `care_world.rs`, whose rules are in `care_rules.rs`.
 
 mod apply;
 mod apply_world;
+mod care;
+mod care_chance;
+mod care_config;
+mod care_rules;
+mod care_world;
 mod kernel;
 mod programs;
 mod world;
