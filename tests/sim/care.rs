@@ -1,5 +1,5 @@
 //! Random lives of the healer: sick programs, probes that lie, operators that interfere, a brain
-//! that dies. Each seed plays two hours; `MEND_SIM_SEEDS=25000` plays ten thousand.
+//! that dies. Each seed plays two hours; `MEND_SIM_SEEDS=50000` plays ten thousand.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::{SeedReport, seeds};
 
 const HOURS: u64 = 2;
 /// A life of the healer is so many times as long as one of the supervisor.
-const SHARE: usize = 5;
+const SHARE: usize = 10;
 
 #[test]
 fn healing_keeps_to_its_rules_and_in_the_end_everything_is_well() {

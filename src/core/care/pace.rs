@@ -206,7 +206,7 @@ impl<K: Ord + Clone> Pace<K> {
             if at > now {
                 break;
             }
-            let Some(entry) = self.entries.get_mut(&key) else {
+            let Some(entry) = self.entries.get(&key) else {
                 self.timers.remove(&(at, key));
                 continue;
             };
@@ -217,11 +217,11 @@ impl<K: Ord + Clone> Pace<K> {
                         self.overdue += 1;
                         orders.push(Order::Overdue { key: key.clone() });
                     }
-                    entry.stage = Stage::Queued;
-                    self.wake_at(&key, now + interval);
                     match self.pool(pool).enter(now, key.clone()) {
                         Entrance::Admitted => self.begin(now, &key, &mut orders),
-                        Entrance::Queued | Entrance::Rejected => {}
+                        Entrance::Queued | Entrance::Rejected => {
+                            self.set(&key, Stage::Queued, now + interval);
+                        }
                     }
                 }
                 Stage::Queued => {
@@ -242,8 +242,7 @@ impl<K: Ord + Clone> Pace<K> {
 
     /// Ends a run; `None` when it is not the one that is under way.
     pub fn on_result(&mut self, now: Instant, key: &K, ticket: u64) -> Option<Vec<Order<K>>> {
-        let entry = self.entries.get(key)?;
-        if entry.stage != (Stage::Running { ticket }) {
+        if self.ticket(key) != Some(ticket) {
             return None;
         }
         let mut orders = Vec::new();
@@ -252,23 +251,20 @@ impl<K: Ord + Clone> Pace<K> {
     }
 
     fn begin(&mut self, now: Instant, key: &K, orders: &mut Vec<Order<K>>) {
-        let Some(entry) = self.entries.get_mut(key) else { return };
+        let Some(entry) = self.entries.get(key) else { return };
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        entry.stage = Stage::Running { ticket };
         let (pool, patience) = (entry.pool, entry.timeout + LOST_AFTER);
-        self.wake_at(key, on_grid(now + patience, patience));
+        self.set(key, Stage::Running { ticket }, on_grid(now + patience, patience));
         orders.push(Order::Run { key: key.clone(), pool, ticket });
     }
 
     fn end(&mut self, now: Instant, key: &K, orders: &mut Vec<Order<K>>) {
         let random = self.random.f64();
         let Some(entry) = self.entries.get_mut(key) else { return };
-        entry.stage = Stage::Idle;
         entry.base = now;
-        let wake = on_grid(now + spread(entry.interval, random), entry.interval);
-        let pool = entry.pool;
-        self.wake_at(key, wake);
+        let (pool, interval) = (entry.pool, entry.interval);
+        self.set(key, Stage::Idle, on_grid(now + spread(interval, random), interval));
         self.leave(now, pool, key, orders);
     }
 
@@ -286,11 +282,19 @@ impl<K: Ord + Clone> Pace<K> {
     }
 
     fn wake_at(&mut self, key: &K, at: Instant) {
-        if let Some(entry) = self.entries.get_mut(key) {
-            self.timers.remove(&(entry.wake, key.clone()));
-            entry.wake = at;
-            self.timers.insert((at, key.clone()));
+        if let Some(stage) = self.entries.get(key).map(|entry| entry.stage) {
+            self.set(key, stage, at);
         }
+    }
+
+    /// Enters a stage and says when it is over.
+    fn set(&mut self, key: &K, stage: Stage, wake: Instant) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        entry.stage = stage;
+        let mut timer = (std::mem::replace(&mut entry.wake, wake), key.clone());
+        self.timers.remove(&timer);
+        timer.0 = wake;
+        self.timers.insert(timer);
     }
 }
 
