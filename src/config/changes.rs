@@ -12,6 +12,7 @@ use super::model::{
     Backoff, Breaker, Compression, Config, Lifecycle, Limits, LogFormat, Logs, Program,
     RestartPolicy, Sink, Spawn, Stdin, Stop, Supervisor,
 };
+use super::readiness::{Probe, Probing, Ready};
 use super::units::{format_duration, signal_name};
 
 /// When a changed key takes effect.
@@ -44,6 +45,7 @@ pub fn program_changes(old: &Program, new: &Program) -> Vec<KeyChange> {
     let renamed = replicas.is_none() != new.replicas.is_none();
     list.effect = if renamed { Effect::Restart } else { Effect::InPlace };
     list.optional("replicas", replicas.as_ref(), new.replicas.as_ref());
+    compare_readiness(&mut list, old, new);
     list.effect = Effect::InPlace;
     list.value("group", group, &new.group);
     compare_lifecycle(&mut list, lifecycle, &new.lifecycle);
@@ -146,6 +148,10 @@ fn compare_spawn(list: &mut List, old: &Spawn, new: &Spawn) {
         limits,
         stdin,
         no_new_privs,
+        // These follow from `ready` and `watchdog`; see `compare_readiness`.
+        notify: _,
+        watchdog: _,
+        ready_fd: _,
     } = old;
     list.value("command", &words(argv), &words(&new.argv));
     let identity = |user: &super::Identity| {
@@ -172,6 +178,33 @@ fn compare_spawn(list: &mut List, old: &Spawn, new: &Spawn) {
     };
     list.value("stdin", &input(stdin), &input(&new.stdin));
     list.value("no_new_privs", no_new_privs, &new.no_new_privs);
+}
+
+/// What a process is told of its readiness and watchdog when it is spawned needs another run; what
+/// is only asked from outside does not.
+fn compare_readiness(list: &mut List, old: &Program, new: &Program) {
+    let told = |spawn: &Spawn| (spawn.notify, spawn.watchdog, spawn.ready_fd);
+    let respawns = told(&old.spawn) != told(&new.spawn);
+    list.effect = if respawns { Effect::Restart } else { Effect::InPlace };
+    let (old, new) = (&old.lifecycle, &new.lifecycle);
+    let ready = |lifecycle: &Lifecycle| lifecycle.ready.as_ref().map(readiness);
+    list.push("ready".into(), ready(old), ready(new));
+    let watchdog = |lifecycle: &Lifecycle| lifecycle.watchdog.map(format_duration);
+    list.push("watchdog".into(), watchdog(old), watchdog(new));
+}
+
+fn readiness(ready: &Ready) -> String {
+    let Ready::Probe(Probing { probe, interval, timeout }) = ready else {
+        return ready.to_string();
+    };
+    let statuses = match probe {
+        Probe::Http(target) if !target.statuses.is_empty() => {
+            format!(" with status {}", list_of(&target.statuses))
+        }
+        Probe::Http(_) | Probe::Tcp(_) | Probe::Exec(_) => String::new(),
+    };
+    let every = interval.map(|time| format!(", every {}", format_duration(time)));
+    format!("{probe}{statuses}{}, within {}", every.unwrap_or_default(), format_duration(*timeout))
 }
 
 fn compare_limits(list: &mut List, old: &Limits, new: &Limits) {
@@ -212,7 +245,12 @@ fn compare_lifecycle(list: &mut List, old: &Lifecycle, new: &Lifecycle) {
         requires,
         wants,
         after,
+        restart_with,
         start_period,
+        start_timeout,
+        // Compared by `compare_readiness`.
+        ready: _,
+        watchdog: _,
         restart,
         success_exit_codes,
         permanent_exit_codes,
@@ -226,7 +264,9 @@ fn compare_lifecycle(list: &mut List, old: &Lifecycle, new: &Lifecycle) {
     list.value("requires", &list_of(requires), &list_of(&new.requires));
     list.value("wants", &list_of(wants), &list_of(&new.wants));
     list.value("after", &list_of(after), &list_of(&new.after));
+    list.value("restart_with", &list_of(restart_with), &list_of(&new.restart_with));
     list.time("start_period", *start_period, new.start_period);
+    list.time("start_timeout", *start_timeout, new.start_timeout);
     let policy = |restart: RestartPolicy| match restart {
         RestartPolicy::Always => "always",
         RestartPolicy::OnFailure => "on-failure",

@@ -37,13 +37,7 @@ pub(super) fn command(
         }
         return Vec::new();
     };
-    let argv = if shell {
-        shell_command(cx, &node)
-    } else if node.is_string() {
-        split(cx, &node)
-    } else {
-        cx.strings(&node).map(|items| items.into_iter().map(|(text, _)| text).collect())
-    };
+    let argv = if shell { shell_command(cx, &node) } else { list_or_string(cx, &node) };
     let Some(argv): Option<Vec<String>> = argv else {
         return Vec::new();
     };
@@ -57,6 +51,25 @@ pub(super) fn command(
         Some(false) => {}
     }
     argv
+}
+
+/// Reads another command of a program, such as the one that tells whether it is ready.
+pub(super) fn words(cx: &Context<'_>, node: &Node<'_>, spawn: &Spawn) -> Option<Vec<String>> {
+    let argv = list_or_string(cx, node)?;
+    if argv.first().is_none_or(|first| first.trim().is_empty()) {
+        let message = format!("the command of `{}` is empty", node.key);
+        cx.error(&node.place(), "empty-command", message, &node.example());
+        return None;
+    }
+    warn_if_missing(cx, node, &argv[0], spawn);
+    Some(argv)
+}
+
+fn list_or_string(cx: &Context<'_>, node: &Node<'_>) -> Option<Vec<String>> {
+    if node.is_string() {
+        return split(cx, node);
+    }
+    cx.strings(node).map(|items| items.into_iter().map(|(text, _)| text).collect())
 }
 
 fn subject(name: &ProgramName, place: Option<&Place>) -> String {

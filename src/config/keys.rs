@@ -113,8 +113,20 @@ pub const KEYS: &[Key] = keys! {
     Program "requires", "list of programs", "[]", "[\"db\"]", "must run; started before, stopped after this one";
     Program "wants", "list of programs", "[]", "[\"cache\"]", "are started before too, but may fail";
     Program "after", "list of programs", "[]", "[\"migrate\"]", "order only, where both start";
-    Program "start_period", "duration", "1s", "\"1s\"", "time up before it counts as running";
+    Program "restart_with", "list of programs", "[]", "[\"db\"]", "order as with after; restarts when one of them has a new run";
+    Program "start_period", "duration", "1s", "\"1s\"", "time up before it counts as running, without ready";
     Program "startsecs", "duration", "", "\"1s\"", "another name of start_period";
+    Program "ready", "notify, fd:N or a table", "none", "\"notify\"", "what shows that it is ready: READY=1 to its NOTIFY_SOCKET, a line on descriptor N, or one of the following";
+    Program "ready.tcp", "HOST:PORT", "", "\"127.0.0.1:5432\"", "something accepts connections there";
+    Program "ready.http", "URL", "", "\"http://127.0.0.1:8000/healthz\"", "a GET is answered well";
+    Program "ready.status", "integer or list of integers", "200 to 399", "[200, 204]", "answers to ready.http that are good";
+    Program "ready.log", "regular expression", "", "\"ready to accept connections\"", "a line of its output matches";
+    Program "ready.after", "duration", "", "\"1s\"", "it is up this long";
+    Program "ready.exec", "list or string", "", "[\"pg_isready\", \"-q\"]", "this command, run as the program is, exits with 0";
+    Program "ready.interval", "duration", "100ms, growing to 1s", "\"1s\"", "from one probe (tcp, http, exec) to the next";
+    Program "ready.timeout", "duration", "2s, exec: 10s", "\"500ms\"", "longest probe";
+    Program "start_timeout", "duration", "60s", "\"60s\"", "a start that is not ready by then has failed";
+    Program "watchdog", "duration", "none", "\"30s\"", "it sends WATCHDOG=1 to its NOTIFY_SOCKET at least so often, or is killed and restarted";
     Program "restart", "always, on-failure or never", "always", "\"on-failure\"", "when to start it again after it ended";
     Program "success_exit_codes", "list of integers", "[0]", "[0, 3]", "exit codes that are no failure";
     Program "permanent_exit_codes", "list of integers", "[]", "[78]", "exit codes after which a restart is pointless";
@@ -148,10 +160,8 @@ pub const KEYS: &[Key] = keys! {
 /// Keys that are planned but not part of this version: section, name, what they will do.
 const LATER: &[(Section, &str, &str)] = &[
     (Section::Supervisor, "http", "control over TCP"),
-    (Section::Program, "ready", "readiness"),
     (Section::Program, "check", "health checks"),
     (Section::Program, "watch", "restarts on changed files"),
-    (Section::Program, "restart_with", "restarts together with another program"),
     (Section::Program, "heal", "healing"),
     (Section::Program, "schedule", "scheduled programs"),
     (Section::Top, "session", "tmux sessions"),
@@ -174,6 +184,9 @@ const FOREIGN: &[(Section, &str, &str)] = &[
     (Section::Program, "numprocs", "replicas"),
     (Section::Program, "instances", "replicas"),
     (Section::Program, "autorestart", "restart"),
+    (Section::Program, "readiness", "ready"),
+    (Section::Program, "TimeoutStartSec", "start_timeout"),
+    (Section::Program, "WatchdogSec", "watchdog"),
     (Section::Program, "depends_on", "requires"),
     (Section::Program, "exitcodes", "success_exit_codes"),
     (Section::Program, "startretries", "breaker.failures"),

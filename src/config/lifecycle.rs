@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::model::{Backoff, Breaker, Lifecycle, RestartPolicy, Stop, StopStep};
+use super::model::{Backoff, Breaker, Lifecycle, Logs, RestartPolicy, Spawn, Stop, StopStep};
 use super::read::{Context, Place};
+use super::ready::readiness;
 use super::tree::{Node, Table};
 use crate::name::ProgramName;
 
@@ -19,6 +20,7 @@ pub(super) enum Edge {
     Requires,
     Wants,
     After,
+    RestartWith,
 }
 
 impl Edge {
@@ -28,6 +30,7 @@ impl Edge {
             Self::Requires => "requires",
             Self::Wants => "wants",
             Self::After => "after",
+            Self::RestartWith => "restart_with",
         }
     }
 }
@@ -39,8 +42,13 @@ pub(super) struct Dependency {
     pub place: Place,
 }
 
-/// Reads the part of a program that the core decides by.
-pub(super) fn lifecycle(cx: &Context<'_>, table: &Table<'_>) -> (Lifecycle, Vec<Dependency>) {
+/// Reads the part of a program that the core decides by; `spawn` and `logs` are its others.
+pub(super) fn lifecycle(
+    cx: &Context<'_>,
+    table: &Table<'_>,
+    spawn: &Spawn,
+    logs: &Logs,
+) -> (Lifecycle, Vec<Dependency>) {
     let get = |key: &str| table.get(cx, key);
     let policies = [
         ("always", RestartPolicy::Always),
@@ -57,6 +65,8 @@ pub(super) fn lifecycle(cx: &Context<'_>, table: &Table<'_>) -> (Lifecycle, Vec<
     let requires = edges(Edge::Requires);
     let wants = edges(Edge::Wants);
     let after = edges(Edge::After);
+    let restart_with = edges(Edge::RestartWith);
+    let readiness = readiness(cx, table, spawn, logs);
     let range = i64::from(i32::MIN)..=i64::from(i32::MAX);
     let priority = get("priority").and_then(|node| cx.integer(&node, range));
     let codes = |key: &str| get(key).map(|node| exit_codes(cx, &node));
@@ -66,7 +76,11 @@ pub(super) fn lifecycle(cx: &Context<'_>, table: &Table<'_>) -> (Lifecycle, Vec<
         requires,
         wants,
         after,
+        restart_with,
         start_period: start_period(cx, table),
+        ready: readiness.ready,
+        start_timeout: readiness.start_timeout,
+        watchdog: readiness.watchdog,
         restart: get("restart")
             .and_then(|node| cx.choice(&node, &policies))
             .unwrap_or(RestartPolicy::Always),

@@ -68,7 +68,7 @@ fn the_example_shows_every_key_and_each_commented_option_is_valid() {
     let uncommented: String = EXAMPLE
         .lines()
         .map(|line| match line.strip_prefix('#') {
-            Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase()) => rest,
+            Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '[') => rest,
             _ => line,
         })
         .flat_map(|line| [line, "\n"])

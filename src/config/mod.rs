@@ -8,6 +8,7 @@
 
 mod model;
 mod model_check;
+mod readiness;
 
 pub mod keys;
 pub mod paths;
@@ -26,6 +27,7 @@ mod identity;
 mod lifecycle;
 mod logs;
 mod program;
+mod ready;
 
 mod relations;
 
@@ -49,6 +51,7 @@ pub use diagnostic::{Diagnostic, Note, Report, Severity, Source, nearest, render
 pub use model::*;
 pub use model_check::*;
 pub use paths::{DefaultPaths, Env, default_config_path, default_paths, default_socket_candidates};
+pub use readiness::{Address, HttpTarget, Probe, Probing, Ready};
 pub use source::MAX_FILE_BYTES;
 pub use supervisor::parse_log_filter;
 pub use units::{

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::readiness::Ready;
 use crate::name::{GroupName, ProgramName};
 
 /// A whole, consistent configuration.
@@ -103,6 +104,12 @@ pub struct Spawn {
     pub limits: Limits,
     pub stdin: Stdin,
     pub no_new_privs: bool,
+    /// Gets `NOTIFY_SOCKET`, for its readiness or its watchdog.
+    pub notify: bool,
+    /// Gets `WATCHDOG_USEC` and `WATCHDOG_PID`.
+    pub watchdog: Option<Duration>,
+    /// Inherits under this number what it writes its line of readiness to.
+    pub ready_fd: Option<i32>,
 }
 
 /// A user and its groups, resolved at load.
@@ -162,8 +169,17 @@ pub struct Lifecycle {
     pub wants: Vec<ProgramName>,
     /// Order only, where both start.
     pub after: Vec<ProgramName>,
+    /// Order as with `after`; and when one of them has a new run, this one gets one too.
+    pub restart_with: Vec<ProgramName>,
     /// A process counts as running after this long (`start_period`, supervisord's startsecs).
+    /// Without a meaning where there is a `ready`.
     pub start_period: Duration,
+    /// What shows that it is ready; until then it is starting.
+    pub ready: Option<Ready>,
+    /// A start that is not ready after this long has failed.
+    pub start_timeout: Duration,
+    /// A running process says that it is alive at least this often, or is killed.
+    pub watchdog: Option<Duration>,
     pub restart: RestartPolicy,
     pub success_exit_codes: Vec<i32>,
     /// Exit codes after which a restart is pointless: the process goes to FATAL.

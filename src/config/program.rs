@@ -9,6 +9,7 @@ use super::lifecycle::{Dependency, lifecycle};
 use super::logs::logs;
 use super::model::{EnvironmentFile, Limits, Program, Spawn, Stdin};
 use super::read::{Context, Place};
+use super::readiness::Ready;
 use super::tree::{Node, Table};
 use crate::name::{GroupName, ProgramName};
 
@@ -34,8 +35,15 @@ pub(super) fn program(
     inherited: &BTreeMap<String, String>,
 ) -> Option<Draft> {
     table.check_keys(cx);
-    let spawn = spawn(cx, name, place, table, inherited);
-    let (lifecycle, dependencies) = lifecycle(cx, table);
+    let mut spawn = spawn(cx, name, place, table, inherited);
+    let logs = logs(cx, table);
+    let (lifecycle, dependencies) = lifecycle(cx, table, &spawn, &logs);
+    spawn.notify = lifecycle.ready == Some(Ready::Notify) || lifecycle.watchdog.is_some();
+    spawn.watchdog = lifecycle.watchdog;
+    spawn.ready_fd = match lifecycle.ready {
+        Some(Ready::Descriptor(number)) => Some(number),
+        Some(Ready::Notify | Ready::After(_) | Ready::Log(_) | Ready::Probe(_)) | None => None,
+    };
     let replicas = table.get(cx, "replicas").and_then(|node| cx.integer(&node, 1..=MAX_REPLICAS));
     let program = Program {
         group: own_group(name)?,
@@ -43,7 +51,7 @@ pub(super) fn program(
         replicas: replicas.and_then(|n| u32::try_from(n).ok()),
         spawn,
         lifecycle,
-        logs: logs(cx, table),
+        logs,
     };
     Some(Draft { program, place: place?.clone(), dependencies })
 }
@@ -101,6 +109,9 @@ fn spawn(
             })
             .unwrap_or(Stdin::Null),
         no_new_privs: flag("no_new_privs").unwrap_or(false),
+        notify: false,
+        watchdog: None,
+        ready_fd: None,
     };
     spawn.argv = command(cx, name, place, table, &spawn);
     spawn

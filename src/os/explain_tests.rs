@@ -20,6 +20,9 @@ fn spawn(command: &str) -> Spawn {
         limits: Limits::default(),
         stdin: Stdin::Null,
         no_new_privs: false,
+        notify: false,
+        watchdog: None,
+        ready_fd: None,
     }
 }
 

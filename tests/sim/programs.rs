@@ -93,6 +93,10 @@ fn lifecycle(rng: &mut Rng, earlier: &[ProgramName]) -> Lifecycle {
         requires: some(rng, earlier),
         wants: some(rng, earlier),
         after: some(rng, earlier),
+        restart_with: some(rng, earlier),
+        ready: None,
+        start_timeout: Duration::from_secs(60),
+        watchdog: None,
         start_period: if rng.bool() { Duration::ZERO } else { millis(rng, 3000) },
         restart: [RestartPolicy::Always, RestartPolicy::OnFailure, RestartPolicy::Never]
             [rng.usize(..3)],
@@ -130,5 +134,8 @@ fn spawn(version: u8) -> Spawn {
         limits: Limits::default(),
         stdin: Stdin::Null,
         no_new_privs: false,
+        notify: false,
+        watchdog: None,
+        ready_fd: None,
     }
 }
