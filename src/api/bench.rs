@@ -413,6 +413,9 @@ pub(super) fn running() -> ProcessStatus {
         breaker: BreakerState::Closed,
         reason: "it is up".to_owned(),
         waiting_for: Vec::new(),
+        ready: None,
+        status_text: None,
+        gives_up_at: None,
     }
 }
 

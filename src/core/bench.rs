@@ -151,6 +151,30 @@ impl Bench {
         actions
     }
 
+    /// The brain dies; the next one finds every run that lives alive, and all others never born.
+    pub(crate) fn die_and_restore(&mut self) -> Vec<Action> {
+        let names: Vec<ProcessName> = self.core.statuses().map(|status| status.process).collect();
+        let runs = self.core.statuses().filter_map(|status| {
+            let pid = u32::try_from(status.run?.0).unwrap() + 100;
+            Some(FoundRun {
+                run: status.run?,
+                process: status.process,
+                found: Found::Alive { pid },
+            })
+        });
+        let restore = Restore {
+            programs: self.programs.clone(),
+            snapshots: names.iter().filter_map(|name| self.core.snapshot(name)).collect(),
+            runs: runs.collect(),
+            next_run: self.core.next_run(),
+            spawn_changed: std::collections::BTreeSet::new(),
+            shutdown: None,
+        };
+        self.core = Supervisor::new(2);
+        let actions = self.core.restore(self.now, restore);
+        self.sift(actions)
+    }
+
     pub(crate) fn start(&mut self, process: &str) -> Vec<Action> {
         let processes = vec![name(process)];
         self.send(Event::Operator(Command::Start { processes, by: actor() }))

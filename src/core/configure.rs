@@ -8,7 +8,7 @@ use super::program::Process;
 use super::supervisor::{Entry, Supervisor};
 use super::{Action, Goal, Mix, State};
 use crate::config::Program;
-use crate::name::ProcessName;
+use crate::name::{ProcessName, RunId};
 use crate::time::Instant;
 
 /// Names the processes of a program.
@@ -95,7 +95,14 @@ impl Supervisor {
             process.persist(actions);
             return self.insert(process);
         }
+        let newest = RunId(self.next_run.0.saturating_sub(1));
         self.update(name, |process| {
+            let partners = &process.program.lifecycle.restart_with;
+            if *partners != program.lifecycle.restart_with && process.run().is_some() {
+                // What it has lived with so far is no reason to replace it now.
+                process.facts.known = newest;
+                process.persist(actions);
+            }
             process.program = program.clone();
             if process.facts.removed {
                 process.facts.removed = false;

@@ -24,6 +24,10 @@ pub enum Event {
     Spawned { run: RunId, pid: u32 },
     /// [`Action::Spawn`] did not work; the run never existed.
     SpawnFailed { run: RunId, failure: SpawnFailure },
+    /// The run is ready, as the `ready` of its program says.
+    Ready { run: RunId },
+    /// The living run, or what watches it, has said something.
+    Told { run: RunId, word: Word },
     /// The main process of the run has ended; others of its tree may live on.
     Exited { run: RunId, exit: Exit },
     /// Nothing of the run's tree is alive any more. Comes once, after [`Event::Exited`], as the
@@ -31,6 +35,23 @@ pub enum Event {
     Gone { run: RunId },
     /// The time that [`next_deadline`](super::Supervisor::next_deadline) named has come.
     DeadlineReached,
+}
+
+/// What is heard from a living run, or about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Word {
+    /// What the last look at its readiness found.
+    Look(String),
+    /// One line about what it does (`STATUS=`).
+    Status(String),
+    /// Its start, or its stop, needs this much time from now on (`EXTEND_TIMEOUT_USEC=`).
+    Extend(Duration),
+    /// It feeds its watchdog (`WATCHDOG=1`).
+    Alive,
+    /// It calls its watchdog (`WATCHDOG=trigger`).
+    Hung,
+    /// It sets the time of its watchdog (`WATCHDOG_USEC=`); zero turns it off.
+    Watchdog(Duration),
 }
 
 /// What an operator can ask for. The processes are known to exist.
@@ -173,8 +194,15 @@ pub struct ProcessStatus {
     pub restarts: u64,
     /// How the last run ended, and when.
     pub last_exit: Option<(Exit, Instant)>,
-    /// The last spawn failure while it is the reason for the state.
+    /// Why the last start did not work, or the run was killed, while it is the reason for the
+    /// state.
     pub failure: Option<SpawnFailure>,
+    /// Whether it is ready; `None` when nothing is declared that would show it.
+    pub ready: Option<bool>,
+    /// What the living run says that it does.
+    pub status_text: Option<String>,
+    /// When a start that is not ready fails.
+    pub gives_up_at: Option<Instant>,
     /// When the next try is due (backoff or open breaker).
     pub retry_at: Option<Instant>,
     /// Failures counted now, and how many open the breaker.

@@ -29,6 +29,8 @@ mod program;
 
 mod stopping;
 
+mod readiness;
+
 mod order;
 
 pub mod exit;
@@ -48,6 +50,8 @@ pub mod care;
 #[cfg(test)]
 mod bench;
 #[cfg(test)]
+mod readiness_tests;
+#[cfg(test)]
 mod supervisor_tests;
 
 pub use apply::{Apply, ApplyOrder, ApplyStage, ApplyStep, Progress};
@@ -55,6 +59,6 @@ pub use event::*;
 pub use happening::{Happening, HappeningKind};
 pub use mix::Mix;
 pub use plan::{Fate, Plan, ProgramChange, Programs};
-pub use program::{Born, Remains, Snapshot, State, StopPhase};
+pub use program::{Born, Failing, Remains, Said, Snapshot, State, StopPhase};
 pub use restore::{Found, FoundRun, Restore};
 pub use supervisor::Supervisor;

@@ -58,7 +58,13 @@ pub(super) struct Graph {
 /// Returns every program that `program` depends on, in whatever way.
 fn edges(program: &Program) -> BTreeSet<&ProgramName> {
     let lifecycle = &program.lifecycle;
-    lifecycle.requires.iter().chain(&lifecycle.wants).chain(&lifecycle.after).collect()
+    lifecycle
+        .requires
+        .iter()
+        .chain(&lifecycle.wants)
+        .chain(&lifecycle.after)
+        .chain(&lifecycle.restart_with)
+        .collect()
 }
 
 impl Graph {
@@ -172,6 +178,7 @@ impl Graph {
             .wants
             .iter()
             .chain(&lifecycle.after)
+            .chain(&lifecycle.restart_with)
             .filter(|name| self.summary(name).on_way && !lifecycle.requires.contains(name));
         required.chain(ordered)
     }

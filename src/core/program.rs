@@ -2,7 +2,7 @@
 //!
 //! It knows nothing of other processes: the supervisor decides when a start or a stop may
 //! begin and says so by [`Process::begin_start`] and [`Process::begin_stop`]. Only this
-//! module and its child `stopping` assign a state.
+//! module and its children `stopping` and `readiness` assign a state.
 //!
 //! A state shown to clients is one of supervisord's; [`Waiting`](State::Waiting) shows the
 //! state it came from until it is known that the start really has to wait.
@@ -101,6 +101,33 @@ pub struct Snapshot {
     pub failure: Option<SpawnFailure>,
     pub backoff: Backoff,
     pub breaker: Breaker,
+    /// What the latest run has said.
+    pub said: Said,
+    /// The run is being stopped because it has failed.
+    pub failing: Option<Failing>,
+    /// Why the run was, or is to be, replaced; `None` when an operator wanted it.
+    pub because: Option<String>,
+    /// Runs up to this one are no reason to replace the living run, although they are newer.
+    pub known: RunId,
+}
+
+/// What a run has said of itself, and what was seen of its readiness.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Said {
+    pub status: Option<String>,
+    /// What the last look at its readiness found.
+    pub look: Option<String>,
+    /// The start may take until then, because the run said so.
+    pub start_until: Option<Instant>,
+    /// The time of the watchdog that the run has set.
+    pub watchdog: Option<std::time::Duration>,
+}
+
+/// Why a living run is a failure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failing {
+    pub why: String,
+    pub counted_as_running: bool,
 }
 
 /// What a process contributes to the standing of its program.
@@ -120,6 +147,8 @@ pub(super) struct Standing {
 pub(super) struct Process {
     pub(super) program: Arc<Program>,
     pub(super) facts: Snapshot,
+    /// When the watchdog was last fed. A next brain begins anew: nobody could feed it before.
+    pub(super) fed: Instant,
 }
 
 impl Process {
@@ -138,8 +167,12 @@ impl Process {
             failure: None,
             backoff: Backoff::default(),
             breaker: Breaker::default(),
+            said: Said::default(),
+            failing: None,
+            because: None,
+            known: RunId(0),
         };
-        Self { program, facts }
+        Self { program, facts, fed: now }
     }
 
     pub(super) fn code(&self) -> StateCode {
@@ -203,11 +236,13 @@ impl Process {
 
     /// Returns when [`Process::on_deadline`] is due.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let lifecycle = &self.program.lifecycle;
         let of_state = match self.facts.state {
-            State::Starting { born: Some(born), .. } => Some(born.at + lifecycle.start_period),
-            State::Running { .. } if self.is_settled() => None,
-            State::Running { born, .. } => Some(born.at + self.settle_time()),
+            State::Starting { born: Some(born), .. } => Some(self.start_ends(born)),
+            State::Running { .. } if self.is_settled() => self.watchdog_ends(),
+            State::Running { born, .. } => {
+                let settled = born.at + self.settle_time();
+                Some(self.watchdog_ends().map_or(settled, |at| at.min(settled)))
+            }
             State::Stopping { phase: StopPhase::Signalled { until, .. }, .. } => Some(until),
             State::Stopping { phase: StopPhase::Killing { again_at, .. }, .. } => Some(again_at),
             State::Stopping { phase: StopPhase::Sweeping { kill_at }, .. } => kill_at,
@@ -224,6 +259,11 @@ impl Process {
         if self.facts.goal == Goal::Down {
             self.facts.goal = Goal::Up;
             self.facts.goal_by = by.cloned();
+        }
+        if by.is_some() {
+            // What is being stopped starts again at once.
+            self.facts.failing = None;
+            self.facts.because = None;
         }
         match self.facts.state {
             State::Stopped | State::Backoff { .. } | State::Exited | State::Fatal => {
@@ -249,6 +289,7 @@ impl Process {
         }
         self.facts.goal = Goal::Down;
         self.facts.restart = false;
+        self.facts.because = None;
         match self.facts.state {
             State::Waiting { .. } | State::Backoff { .. } => {
                 self.enter(now, State::Stopped, format!("stopped by {}", text::actor(by)), actions);
@@ -266,6 +307,7 @@ impl Process {
         match self.facts.state {
             State::Starting { .. } | State::Running { .. } => {
                 self.forget_failures();
+                self.facts.because = None;
                 self.facts.restart = true;
             }
             State::Stopped | State::Waiting { .. } | State::Stopping { .. } => {}
@@ -307,6 +349,9 @@ impl Process {
         self.enter(now, State::Starting { run, born: None }, detail.to_owned(), actions);
         // Also when it shows `Starting` already: the next brain counts the age of the run from here.
         self.facts.since = now;
+        self.facts.said = Said::default();
+        self.facts.failing = None;
+        self.facts.known = RunId(0);
         actions.push(Action::Spawn { process: self.facts.process.clone(), run });
     }
 
@@ -322,8 +367,8 @@ impl Process {
                 let born = Born { pid, at: now };
                 self.facts.starts += 1;
                 self.facts.failure = None;
-                if self.program.lifecycle.start_period.is_zero() {
-                    self.enter(now, State::Running { run, born }, format!("pid {pid}"), actions);
+                if self.counts_at_once() {
+                    self.count_as_running(now, run, born, format!("pid {pid}"), actions);
                 } else {
                     self.facts.state = State::Starting { run, born: Some(born) };
                     self.persist(actions);
@@ -394,11 +439,16 @@ impl Process {
             return self.on_exit_before_stop(now, run, born, exit, actions);
         }
         self.facts.last_exit = Some((exit, now));
-        if now.since(born.at) >= self.settle_time() {
+        self.facts.because = None;
+        if counted_as_running && now.since(born.at) >= self.settle_time() {
             self.forget_failures();
         }
         self.facts.remains.push(Remains { run, kill_again_at: None });
-        let early = if counted_as_running { "" } else { " before it counted as running" };
+        let early = match (counted_as_running, &self.program.lifecycle.ready) {
+            (true, _) => "",
+            (false, None) => " before it counted as running",
+            (false, Some(_)) => " before it was ready",
+        };
         let what = format!("{}{early}", text::exit(exit));
         match exit::judge(&self.program.lifecycle, exit) {
             Verdict::Restart => self.retry(now, counted_as_running, random, &what, actions),
@@ -412,7 +462,7 @@ impl Process {
     }
 
     /// Counts a failure and chooses when to try again.
-    fn retry(
+    pub(super) fn retry(
         &mut self,
         now: Instant,
         counted_as_running: bool,
@@ -456,24 +506,25 @@ impl Process {
     pub(super) fn adopt(&mut self, now: Instant, run: RunId, pid: u32, actions: &mut Vec<Action>) {
         self.facts.starts += 1;
         self.facts.breaker.on_try();
-        let state = State::Running { run, born: Born { pid, at: now } };
-        self.enter(now, state, format!("found alive as pid {pid} and adopted"), actions);
+        let detail = format!("found alive as pid {pid} and adopted");
+        self.count_as_running(now, run, Born { pid, at: now }, detail, actions);
     }
 
     /// Takes the passing of the time that [`Process::deadline`] named.
     pub(super) fn on_deadline(&mut self, now: Instant, actions: &mut Vec<Action>) {
         self.kill_remains_again(now, actions);
         match self.facts.state {
-            State::Starting { run, born: Some(born) } => {
-                if born.at + self.program.lifecycle.start_period <= now {
-                    let detail = format!("pid {}", born.pid);
-                    self.enter(now, State::Running { run, born }, detail, actions);
-                }
+            State::Starting { run, born: Some(born) } if self.start_ends(born) <= now => {
+                self.on_start_ends(now, run, born, actions);
             }
+            State::Starting { born: Some(_), .. } => {}
             State::Running { born, .. } => {
                 if !self.is_settled() && born.at + self.settle_time() <= now {
                     self.forget_failures();
                     self.persist(actions);
+                }
+                if self.watchdog_ends().is_some_and(|at| at <= now) {
+                    self.on_watchdog_ends(now, actions);
                 }
             }
             State::Backoff { retry_at } if retry_at <= now => {
@@ -487,12 +538,12 @@ impl Process {
         }
     }
 
-    fn is_settled(&self) -> bool {
+    pub(super) fn is_settled(&self) -> bool {
         self.facts.backoff.is_clean() && self.facts.breaker.is_clean()
     }
 
     /// Returns how long a run must last until the failures before it are forgotten.
-    fn settle_time(&self) -> std::time::Duration {
+    pub(super) fn settle_time(&self) -> std::time::Duration {
         let lifecycle = &self.program.lifecycle;
         self.facts.backoff.settle_time(&lifecycle.backoff).max(lifecycle.start_period)
     }

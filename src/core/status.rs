@@ -1,6 +1,6 @@
 //! What people and clients see of a process, and the sentences that explain it.
 
-use super::program::{Process, State, StopPhase};
+use super::program::{Born, Process, State, StopPhase};
 use super::supervisor::Supervisor;
 use super::text;
 use super::{Goal, ProcessStatus};
@@ -24,6 +24,9 @@ impl Supervisor {
             restarts: facts.starts.saturating_sub(1),
             last_exit: facts.last_exit,
             failure: facts.failure.clone(),
+            ready: process.is_ready(),
+            status_text: process.signallable().and(facts.said.status.clone()),
+            gives_up_at: process.gives_up_at(),
             retry_at: match facts.state {
                 State::Backoff { retry_at } => Some(retry_at),
                 State::Stopped | State::Waiting { .. } | State::Starting { .. } => None,
@@ -74,10 +77,11 @@ impl Supervisor {
                 }
             }
             State::Starting { born: None, .. } => "is being spawned".to_owned(),
-            State::Starting { .. } => format!(
-                "counts as running {} after its start",
-                text::duration(process.program.lifecycle.start_period)
-            ),
+            State::Starting { born: Some(born), .. } => why_starting(process, born),
+            State::Running { .. } if facts.because.is_some() => {
+                let because = facts.because.as_deref().unwrap_or_default();
+                format!("running; restarted because {because}")
+            }
             State::Running { .. } => match (last, facts.starts) {
                 (Some(last), 2..) => format!("running; the run before {last}"),
                 (Some(_) | None, _) => "running".to_owned(),
@@ -91,16 +95,18 @@ impl Supervisor {
                         "its main process has ended, others of its tree live"
                     }
                 };
-                match self.is_stop_wanted(process) {
-                    true => format!("{}; {step}", self.why_stopping(process)),
-                    false => format!("{step}; starts again when it has stopped"),
+                match (&facts.failing, self.is_stop_wanted(process)) {
+                    (_, true) => format!("{}; {step}", self.why_stopping(process)),
+                    (Some(failing), false) => format!("{}; {step}", failing.why),
+                    (None, false) => format!("{step}; starts again when it has stopped"),
                 }
             }
             State::Backoff { .. } => self.why_backoff(process, last),
-            State::Exited => format!(
-                "{}; its restart policy leaves it so",
-                last.unwrap_or_else(|| "exited".to_owned())
-            ),
+            State::Exited => {
+                let failure = facts.failure.as_ref().map(|failure| failure.message.clone());
+                let cause = failure.or(last).unwrap_or_else(|| "exited".to_owned());
+                format!("{cause}; its restart policy leaves it so")
+            }
             State::Fatal => match (&facts.failure, last) {
                 (Some(failure), _) => failure.message.clone(),
                 (None, Some(last)) => format!("{last}, which is listed as permanent"),
@@ -155,7 +161,12 @@ impl Supervisor {
         match (facts.goal, &facts.goal_by) {
             (Goal::Down, Some(by)) => return format!("stopped by {}", text::actor(by)),
             (Goal::Down, None) => return "not wanted by the configuration".to_owned(),
-            (Goal::Up, _) if facts.restart => return "restarting".to_owned(),
+            (Goal::Up, _) if facts.restart => {
+                return match &facts.because {
+                    Some(because) => format!("restarting because {because}"),
+                    None => "restarting".to_owned(),
+                };
+            }
             (Goal::Up, _) => {}
         }
         let requires = &process.program.lifecycle.requires;
@@ -192,11 +203,31 @@ impl Supervisor {
             },
             State::Fatal => format!("which is FATAL; starts by itself when `{name}` runs"),
             State::Exited => format!("which has exited; starts by itself when `{name}` runs"),
-            State::Backoff { .. } => "which has failed and will be tried again".to_owned(),
-            State::Stopping { .. } => "which is being stopped".to_owned(),
+            State::Backoff { .. } => match &blocker.facts.failure {
+                Some(failure) => {
+                    format!("which has failed ({}), and will be tried again", failure.message)
+                }
+                None => "which has failed and will be tried again".to_owned(),
+            },
+            State::Stopping { .. } => match &blocker.facts.failing {
+                Some(failing) => format!("which is being stopped: {}", failing.why),
+                None => "which is being stopped".to_owned(),
+            },
+            State::Starting { born: Some(born), .. } if blocker.is_ready().is_some() => {
+                format!("which is not ready: {}", why_starting(blocker, born))
+            }
             State::Waiting { .. } | State::Starting { .. } => "which is starting".to_owned(),
             State::Running { .. } => "which is about to stop".to_owned(),
         };
         format!("requires `{name}`, {how}")
+    }
+}
+
+/// Says what a start waits for and how long it may.
+fn why_starting(process: &Process, born: Born) -> String {
+    let limit = text::duration(process.start_ends(born).since(born.at));
+    match process.gives_up_at() {
+        Some(_) => format!("{}; gives up {limit} after its start", process.awaits()),
+        None => format!("counts as running {limit} after its start"),
     }
 }

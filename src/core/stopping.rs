@@ -17,6 +17,9 @@ pub(super) const KILL_AGAIN: Duration = Duration::from_secs(5);
 impl Process {
     /// Begins the stop of a living run with its first signal.
     pub(super) fn begin_stop(&mut self, now: Instant, why: &str, actions: &mut Vec<Action>) {
+        if !self.facts.restart {
+            self.facts.because = None;
+        }
         let (run, born) = match self.facts.state {
             State::Starting { run, born: Some(born) } | State::Running { run, born } => (run, born),
             State::Starting { born: None, .. } | State::Stopped | State::Waiting { .. } => return,
@@ -156,6 +159,7 @@ impl Process {
         now: Instant,
         run: RunId,
         shutting_down: bool,
+        random: f64,
         actions: &mut Vec<Action>,
     ) -> bool {
         let before = self.facts.remains.len();
@@ -166,7 +170,7 @@ impl Process {
         }
         match self.facts.state {
             State::Stopping { run: ours, phase: StopPhase::Sweeping { .. }, .. } if ours == run => {
-                self.finish_stop(now, shutting_down, actions);
+                self.finish_stop(now, shutting_down, random, actions);
                 true
             }
             State::Stopping { .. } | State::Starting { .. } | State::Running { .. } => false,
@@ -175,17 +179,24 @@ impl Process {
         }
     }
 
-    fn finish_stop(&mut self, now: Instant, shutting_down: bool, actions: &mut Vec<Action>) {
+    fn finish_stop(
+        &mut self,
+        now: Instant,
+        shutting_down: bool,
+        random: f64,
+        actions: &mut Vec<Action>,
+    ) {
         let how = self.facts.last_exit.map_or_else(String::new, |(exit, _)| text::exit(exit));
-        self.facts.restart = false;
-        let again = self.facts.goal == Goal::Up && !self.facts.removed && !shutting_down;
-        let (state, detail) = if again {
-            let waiting = State::Waiting { shows: StateCode::Stopped, told: true };
-            (waiting, format!("stopped ({how}); starts again"))
-        } else {
-            (State::Stopped, format!("stopped ({how})"))
-        };
-        self.enter(now, state, detail, actions);
+        let restart = std::mem::take(&mut self.facts.restart);
+        let failing = self.facts.failing.take().filter(|_| !restart);
+        if self.facts.goal == Goal::Down || self.facts.removed || shutting_down {
+            return self.enter(now, State::Stopped, format!("stopped ({how})"), actions);
+        }
+        if let Some(failing) = failing {
+            return self.finish_failing(now, failing, random, actions);
+        }
+        let waiting = State::Waiting { shows: StateCode::Stopped, told: true };
+        self.enter(now, waiting, format!("stopped ({how}); starts again"), actions);
     }
 
     /// Kills a run that must not be there, and keeps the next one from starting before it is

@@ -5,10 +5,12 @@
 //! done by [`Supervisor::settle`] before the event is over.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::order::Graph;
 use super::program::{Process, Snapshot, Standing, State};
 use super::{Action, Actor, Event, Goal, Mix, ProcessStatus};
+use crate::config::Program;
 use crate::name::{ProcessName, ProgramName, RunId};
 use crate::time::Instant;
 
@@ -94,11 +96,17 @@ impl Supervisor {
                     }
                 });
             }
+            Event::Ready { run } => {
+                self.on_run(run, |process, _| process.on_ready(now, run, &mut actions));
+            }
+            Event::Told { run, word } => {
+                self.on_run(run, |process, _| process.on_told(now, run, word, &mut actions));
+            }
             Event::Gone { run } => {
-                let shutting_down = self.is_shutting_down();
+                let (random, shutting_down) = (self.random.f64(), self.is_shutting_down());
                 let mut gone = false;
                 self.on_run(run, |process, _| {
-                    gone = process.on_gone(now, run, shutting_down, &mut actions);
+                    gone = process.on_gone(now, run, shutting_down, random, &mut actions);
                 });
                 if gone {
                     self.runs.remove(&run);
@@ -134,6 +142,17 @@ impl Supervisor {
     /// Returns the processes of a program, those on their way out included.
     pub fn processes_of(&self, program: &ProgramName) -> impl Iterator<Item = &ProcessName> {
         self.graph.node(program).into_iter().flat_map(|node| &node.processes)
+    }
+
+    /// Returns the living run of a process that is not ready yet, with its program.
+    pub fn unready(&self, name: &ProcessName) -> Option<(RunId, &Arc<Program>)> {
+        let process = self.get(name)?;
+        match (&process.facts.state, &process.program.lifecycle.ready) {
+            (State::Starting { run, born: Some(_) }, Some(_)) => Some((*run, &process.program)),
+            (State::Starting { .. } | State::Running { .. } | State::Stopping { .. }, _) => None,
+            (State::Stopped | State::Waiting { .. } | State::Backoff { .. }, _) => None,
+            (State::Exited | State::Fatal, _) => None,
+        }
     }
 
     /// Returns whose run this is, until it is gone.
@@ -259,6 +278,9 @@ impl Supervisor {
             if stirred.is_empty() {
                 break;
             }
+            for (_, name) in &stirred {
+                self.try_replace(name, actions);
+            }
             for (_, name) in stirred.iter().rev() {
                 self.try_stop(now, name, actions);
             }
@@ -269,6 +291,35 @@ impl Supervisor {
         if self.is_shutting_down() && self.live == 0 && !self.shutdown_complete {
             self.shutdown_complete = true;
             actions.push(Action::ShutdownComplete);
+        }
+    }
+
+    /// Wants a run replaced that is older than one of a program it restarts with, as soon as
+    /// nothing of that program is on its way any more.
+    ///
+    /// Numbers of runs only grow, so that nothing has to be remembered.
+    fn try_replace(&mut self, name: &ProcessName, actions: &mut Vec<Action>) {
+        let Some(process) = self.get(name) else { return };
+        let others = &process.program.lifecycle.restart_with;
+        if others.is_empty() || self.is_stop_wanted(process) {
+            return;
+        }
+        let Some(run) = process.replaceable() else { return };
+        let known = run.max(process.facts.known);
+        let is_newer = |other: &ProcessName| {
+            let other = self.get(other).filter(|other| other.standing().running);
+            other.and_then(Process::run).is_some_and(|run| run > known)
+        };
+        let is_replaced = |other: &ProcessName| self.get(other).is_some_and(|o| o.facts.restart);
+        let is_back = |program: &&ProgramName| {
+            let summary = self.graph.summary(program);
+            (summary.satisfied || !summary.on_way)
+                && self.processes_of(program).any(is_newer)
+                && !self.processes_of(program).any(is_replaced)
+        };
+        if let Some(program) = others.iter().find(is_back) {
+            let because = format!("`{program}` was replaced");
+            self.update(name, |process| process.replace(because, actions));
         }
     }
 

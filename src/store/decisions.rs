@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::core::backoff::Backoff;
 use crate::core::breaker::Breaker;
 use crate::core::{
-    Actor, Born, BreakerState, Exit, Goal, Remains, Snapshot, SpawnFailure, State, StateCode,
-    StopPhase,
+    Actor, Born, BreakerState, Exit, Failing, Goal, Remains, Said, Snapshot, SpawnFailure, State,
+    StateCode, StopPhase,
 };
 use crate::name::{NameError, RunId};
 use crate::time::{Instant, Wall};
@@ -73,6 +73,28 @@ pub struct Decision {
     #[serde(default)]
     backoff: (u32, u32, u64),
     breaker: BreakerRecord,
+    #[serde(default, skip_serializing_if = "SaidRecord::is_nothing")]
+    said: SaidRecord,
+    /// Why the run is stopped as a failure, and whether it had counted as running.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    failing: Option<(String, bool)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    because: Option<String>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    known: u64,
+}
+
+/// The mirror of [`Said`]; times in nanoseconds.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+struct SaidRecord {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    status: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    look: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    start_until: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    watchdog: Option<u64>,
 }
 
 /// The mirror of [`Actor`]; also used for goals that outlive a reboot.
@@ -124,6 +146,43 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl SaidRecord {
+    fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl From<&Said> for SaidRecord {
+    fn from(said: &Said) -> Self {
+        Self {
+            status: said.status.clone(),
+            look: said.look.clone(),
+            start_until: said.start_until.map(Instant::as_nanos),
+            watchdog: said.watchdog.map(nanos_of),
+        }
+    }
+}
+
+impl From<SaidRecord> for Said {
+    fn from(record: SaidRecord) -> Self {
+        Self {
+            status: record.status,
+            look: record.look,
+            start_until: record.start_until.map(Instant::from_nanos),
+            watchdog: record.watchdog.map(Duration::from_nanos),
+        }
+    }
+}
+
+fn nanos_of(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
 impl From<&Actor> for By {
     fn from(actor: &Actor) -> Self {
         let Actor { uid, name, reason, at } = actor.clone();
@@ -140,7 +199,6 @@ impl From<By> for Actor {
 impl From<&Snapshot> for Decision {
     fn from(snapshot: &Snapshot) -> Self {
         let nanos = Instant::as_nanos;
-        let last_delay = snapshot.backoff.last_delay.as_nanos();
         Self {
             process: snapshot.process.to_string(),
             up: snapshot.goal == Goal::Up,
@@ -160,9 +218,13 @@ impl From<&Snapshot> for Decision {
             backoff: (
                 snapshot.backoff.failures,
                 snapshot.backoff.delays,
-                u64::try_from(last_delay).unwrap_or(u64::MAX),
+                nanos_of(snapshot.backoff.last_delay),
             ),
             breaker: (&snapshot.breaker).into(),
+            said: (&snapshot.said).into(),
+            failing: snapshot.failing.as_ref().map(|f| (f.why.clone(), f.counted_as_running)),
+            because: snapshot.because.clone(),
+            known: snapshot.known.0,
         }
     }
 }
@@ -193,6 +255,12 @@ impl TryFrom<Decision> for Snapshot {
                 .map(|(message, transient)| SpawnFailure { message, transient }),
             backoff: Backoff { failures, delays, last_delay: Duration::from_nanos(last_delay) },
             breaker: decision.breaker.into(),
+            said: decision.said.into(),
+            failing: decision
+                .failing
+                .map(|(why, counted_as_running)| Failing { why, counted_as_running }),
+            because: decision.because,
+            known: RunId(decision.known),
         })
     }
 }
@@ -375,6 +443,10 @@ mod tests {
             failure in proptest::option::of((".*", any::<bool>())),
             backoff in any::<(u32, u32, u64)>(),
             failures in proptest::collection::vec(instants(), 0..5),
+            said in (any::<Option<String>>(), any::<Option<String>>(), proptest::option::of(instants()), any::<Option<u64>>()),
+            failing in any::<Option<(String, bool)>>(),
+            because in any::<Option<String>>(),
+            known in any::<u64>(),
             breaker in prop_oneof![
                 Just(BreakerState::Closed),
                 Just(BreakerState::HalfOpen),
@@ -402,6 +474,16 @@ mod tests {
                     last_delay: Duration::from_nanos(backoff.2),
                 },
                 breaker: Breaker { state: breaker, failures: failures.into(), opened: backoff.1 },
+                said: Said {
+                    status: said.0,
+                    look: said.1,
+                    start_until: said.2,
+                    watchdog: said.3.map(Duration::from_nanos),
+                },
+                failing: failing
+                    .map(|(why, counted_as_running)| Failing { why, counted_as_running }),
+                because,
+                known: RunId(known),
             }
         }
     }
@@ -417,6 +499,15 @@ mod tests {
             let json = encode(&snapshot).unwrap();
             prop_assert!(decode(&json[..json.len().saturating_sub(cut)]).is_err());
         }
+    }
+
+    #[test]
+    fn a_record_of_before_readiness_loads() {
+        let json = r#"{"process":"web","up":true,"state":{"starting":{"run":7,"born":[12,5]}},
+            "since":1,"starts":1,"breaker":{}}"#;
+        let snapshot = decode(json.as_bytes()).unwrap();
+        assert_eq!((snapshot.said, snapshot.failing), (Said::default(), None));
+        assert_eq!((snapshot.because, snapshot.known), (None, RunId(0)));
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fastrand::Rng;
-use mendd::core::{Event, Exit, Found, FoundRun, SpawnFailure};
+use mendd::config::{Lifecycle, Ready};
+use mendd::core::{Event, Exit, Found, FoundRun, SpawnFailure, Word};
 use mendd::name::{ProcessName, RunId};
 use mendd::time::Instant;
 
@@ -29,6 +30,10 @@ pub(crate) struct Run {
     /// Whether a brain was told of the birth.
     pub(crate) told_born: bool,
     pub(crate) told_exit: bool,
+    /// Whether a brain was told that it is ready.
+    pub(crate) told_ready: bool,
+    /// When it becomes ready, if anything shows that.
+    ready_at: Option<Instant>,
     ignores_signals: bool,
     leftovers_ignore_signals: bool,
     watched: bool,
@@ -39,8 +44,24 @@ pub(crate) struct Run {
 #[derive(Debug)]
 enum Fate {
     Report(Event),
-    Die { run: RunId, exit: Exit, natural: bool },
-    LeftoversDie { run: RunId },
+    Die {
+        run: RunId,
+        exit: Exit,
+        natural: bool,
+    },
+    LeftoversDie {
+        run: RunId,
+    },
+    /// A run says that it is alive, and will again after this time.
+    Feed {
+        run: RunId,
+        every: Duration,
+    },
+    /// A run says something else.
+    Say {
+        run: RunId,
+        word: Word,
+    },
 }
 
 #[derive(Debug)]
@@ -91,7 +112,16 @@ impl Kernel {
                 self.check_gone(now, run);
                 None
             }
+            Fate::Feed { run, every } => self.is_alive(run).then(|| {
+                self.later(now + every, Fate::Feed { run, every });
+                Event::Told { run, word: Word::Alive }
+            }),
+            Fate::Say { run, word } => self.is_alive(run).then_some(Event::Told { run, word }),
         })
+    }
+
+    fn is_alive(&self, run: RunId) -> bool {
+        self.runs.get(&run).is_some_and(|run| run.main == Main::Alive && run.told_born)
     }
 
     fn report(&mut self, now: Instant, event: Event) -> Option<Event> {
@@ -112,6 +142,10 @@ impl Kernel {
                     run.told_gone = true;
                 }
             }
+            Event::Ready { run } => {
+                self.runs.get_mut(run).filter(|run| run.main == Main::Alive)?.told_ready = true;
+            }
+            Event::Told { .. } => {}
             Event::Configure(_)
             | Event::ConfigureMix(_)
             | Event::Operator(_)
@@ -126,7 +160,13 @@ impl Kernel {
         Some(event)
     }
 
-    pub(crate) fn spawn(&mut self, now: Instant, process: ProcessName, id: RunId) {
+    pub(crate) fn spawn(
+        &mut self,
+        now: Instant,
+        process: ProcessName,
+        id: RunId,
+        lifecycle: &Lifecycle,
+    ) {
         assert!(!self.runs.contains_key(&id), "run {id} was used twice");
         let fails = !self.calm && self.rng.u8(..8) == 0;
         let run = Run {
@@ -137,6 +177,8 @@ impl Kernel {
             born_at: now,
             told_born: false,
             told_exit: false,
+            told_ready: false,
+            ready_at: None,
             ignores_signals: self.rng.u8(..4) == 0,
             leftovers_ignore_signals: self.rng.bool(),
             watched: false,
@@ -151,6 +193,7 @@ impl Kernel {
         }
         let pid = u32::try_from(id.0 % 30_000).expect("small") + 2;
         self.later(told_at, Fate::Report(Event::Spawned { run: id, pid }));
+        self.live(now, id, lifecycle);
         let life = match self.rng.u8(..4) {
             0 => self.delay(300),
             1 => self.delay(5_000),
@@ -165,6 +208,36 @@ impl Kernel {
             _ => Exit::Code(1),
         };
         self.later(now + life, Fate::Die { run: id, exit, natural: true });
+    }
+
+    /// Decides when a run is ready and what it says meanwhile.
+    fn live(&mut self, now: Instant, id: RunId, lifecycle: &Lifecycle) {
+        let soon = now + Duration::from_millis(201);
+        if matches!(lifecycle.ready, Some(Ready::Notify)) && (self.calm || self.rng.u8(..4) > 0) {
+            let limit = if self.calm { 500 } else { 30_000 };
+            let at = soon + self.delay(limit);
+            if let Some(run) = self.runs.get_mut(&id) {
+                run.ready_at = Some(at);
+            }
+            self.later(at, Fate::Report(Event::Ready { run: id }));
+        }
+        if let Some(watchdog) = lifecycle.watchdog
+            && (self.calm || self.rng.u8(..4) > 0)
+        {
+            self.later(soon, Fate::Feed { run: id, every: watchdog / 2 });
+        }
+        for _ in 0..self.rng.u8(..3) {
+            let word = match self.rng.u8(..8) {
+                0..3 => Word::Look("connection refused".to_owned()),
+                3..5 => Word::Status("busy".to_owned()),
+                5 => Word::Extend(self.delay(20_000)),
+                6 if !self.calm => Word::Watchdog(self.delay(20_000)),
+                7 if !self.calm => Word::Hung,
+                _ => Word::Alive,
+            };
+            let at = soon + self.delay(60_000);
+            self.later(at, Fate::Say { run: id, word });
+        }
     }
 
     fn die(&mut self, now: Instant, id: RunId, exit: Exit) {
@@ -227,9 +300,20 @@ impl Kernel {
 
     /// The brain is dead: reports on their way and watches are lost. Returns what the next one
     /// finds.
-    pub(crate) fn lose_brain(&mut self) -> Vec<FoundRun> {
+    pub(crate) fn lose_brain(&mut self, now: Instant) -> Vec<FoundRun> {
         self.fates.retain(|_, fate| !matches!(fate, Fate::Report(_)));
         self.runs.retain(|_, run| !run.told_gone);
+        // Readiness is seen again by whoever looks next.
+        let unseen: Vec<_> = self
+            .runs
+            .iter()
+            .filter(|(_, run)| run.main == Main::Alive && !run.told_ready)
+            .filter_map(|(id, run)| Some((*id, run.ready_at?)))
+            .collect();
+        for (run, at) in unseen {
+            let at = at.max(now) + self.delay(50);
+            self.later(at, Fate::Report(Event::Ready { run }));
+        }
         let mut found = Vec::new();
         for (id, run) in &mut self.runs {
             run.watched = false;

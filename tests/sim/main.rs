@@ -53,6 +53,20 @@ fn at_most_one_run_lives_and_every_start_and_stop_ends() {
 }
 
 #[test]
+fn a_graph_of_200_programs_starts_and_stops_in_order() {
+    for seed in seeds().into_iter().take(4) {
+        let _report = SeedReport(seed);
+        let mut world = World::with(seed, programs::graph);
+        world.be_calm();
+        world.start_all();
+        world.wait_until("everything runs", Duration::from_secs(3600), World::is_all_running);
+        world.shut_down();
+        world.wait_until("shutdown is complete", Duration::from_secs(3600), World::is_shut_down);
+        assert!(world.is_all_gone(), "shutdown was complete while something lived");
+    }
+}
+
+#[test]
 fn a_life_replayed_from_its_seed_is_the_same_life() {
     let life = |seed| {
         let mut world = World::new(seed);

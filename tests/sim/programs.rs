@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use mendd::config::{
-    Backoff, Breaker, Compression, Lifecycle, Limits, Logs, Program, RestartPolicy, Sink, Spawn,
-    Stdin, Stop, StopStep,
+    Backoff, Breaker, Compression, Lifecycle, Limits, Logs, Program, Ready, RestartPolicy, Sink,
+    Spawn, Stdin, Stop, StopStep,
 };
 use mendd::name::{ProcessName, ProgramName};
 
@@ -21,6 +21,27 @@ pub(crate) fn configuration(rng: &mut Rng) -> Vec<Arc<Program>> {
             let earlier: Vec<ProgramName> = programs.iter().map(|p| p.name.clone()).collect();
             programs.push(Arc::new(program(rng, name, &earlier)));
         }
+    }
+    programs
+}
+
+/// Makes 200 programs with random edges, none of which starts by itself.
+pub(crate) fn graph(rng: &mut Rng) -> Vec<Arc<Program>> {
+    let mut programs: Vec<Arc<Program>> = Vec::new();
+    for number in 0..200 {
+        let names: Vec<ProgramName> = programs.iter().map(|p| p.name.clone()).collect();
+        let mut edges = || -> Vec<ProgramName> {
+            let count = rng.usize(..3).min(names.len());
+            (0..count).map(|_| names[rng.usize(..names.len())].clone()).collect()
+        };
+        let (requires, wants, after) = (edges(), edges(), edges());
+        let restart_with = edges();
+        let mut program = program(rng, &format!("p{number}"), &[]);
+        let lifecycle = &mut program.lifecycle;
+        (lifecycle.requires, lifecycle.wants) = (requires, wants);
+        (lifecycle.after, lifecycle.restart_with) = (after, restart_with);
+        lifecycle.autostart = false;
+        programs.push(Arc::new(program));
     }
     programs
 }
@@ -94,9 +115,17 @@ fn lifecycle(rng: &mut Rng, earlier: &[ProgramName]) -> Lifecycle {
         wants: some(rng, earlier),
         after: some(rng, earlier),
         restart_with: some(rng, earlier),
-        ready: None,
-        start_timeout: Duration::from_secs(60),
-        watchdog: None,
+        ready: match rng.u8(..4) {
+            0 => Some(Ready::Notify),
+            1 => Some(Ready::After(millis(rng, 3000))),
+            _ => None,
+        },
+        start_timeout: Duration::from_secs(1) + millis(rng, 20_000),
+        watchdog: if rng.u8(..4) == 0 {
+            Some(Duration::from_secs(10) + millis(rng, 100_000))
+        } else {
+            None
+        },
         start_period: if rng.bool() { Duration::ZERO } else { millis(rng, 3000) },
         restart: [RestartPolicy::Always, RestartPolicy::OnFailure, RestartPolicy::Never]
             [rng.usize(..3)],

@@ -1,7 +1,8 @@
 //! One random life: the core, the kernel, the operator, and the death of the brain.
 //!
 //! After each event it is asserted that: no run starts before the one before is known to be
-//! gone; what an operator stopped does not start; nothing starts before what it requires runs;
+//! gone; what an operator stopped does not start; nothing starts before what it requires is
+//! ready; in an orderly end nothing stops before what depends on it;
 //! no deadline that was reached is named again; what is on record is what the core knows.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use mendd::config::Program;
+use mendd::config::{Program, Ready};
 use mendd::core::{Action, Actor, Command, Event, Goal, Restore, Snapshot, StateCode, Supervisor};
 use mendd::name::{ProcessName, ProgramName, RunId};
 use mendd::store::decisions;
@@ -42,8 +43,13 @@ fn actor() -> Actor {
 
 impl World {
     pub(crate) fn new(seed: u64) -> Self {
+        Self::with(seed, programs::configuration)
+    }
+
+    /// A life of other programs.
+    pub(crate) fn with(seed: u64, programs: fn(&mut Rng) -> Vec<Arc<Program>>) -> Self {
         let mut rng = Rng::with_seed(seed);
-        let programs = programs::configuration(&mut rng);
+        let programs = programs(&mut rng);
         let mut world = Self {
             core: Supervisor::new(rng.u64(..)),
             kernel: Kernel::new(rng.u64(..)),
@@ -142,6 +148,7 @@ impl World {
             program.lifecycle.requires.retain(|name| names.contains(name));
             program.lifecycle.wants.retain(|name| names.contains(name));
             program.lifecycle.after.retain(|name| names.contains(name));
+            program.lifecycle.restart_with.retain(|name| names.contains(name));
             Arc::new(program)
         };
         merged.into_values().map(cut).collect()
@@ -150,7 +157,9 @@ impl World {
     /// Reports something about a run that is unknown or over.
     fn lie(&mut self) {
         let run = RunId(self.core.next_run().0 + self.rng.u64(..5));
-        let event = match self.rng.u8(..3) {
+        let event = match self.rng.u8(..5) {
+            3 => Event::Ready { run },
+            4 => Event::Told { run, word: mendd::core::Word::Hung },
             0 => Event::Spawned { run, pid: 5 },
             1 => Event::Exited { run, exit: mendd::core::Exit::Code(0) },
             _ => Event::Gone { run },
@@ -208,9 +217,11 @@ impl World {
         match action {
             Action::Spawn { process, run } => {
                 self.check_spawn(&process);
-                self.kernel.spawn(self.now, process, run);
+                let status = self.core.status(&process).expect("it was just checked");
+                self.kernel.spawn(self.now, process, run, &status.program.lifecycle);
             }
             Action::Signal { run, signal, group } => {
+                self.check_stop(run);
                 self.kernel.signal(self.now, run, signal, group);
             }
             Action::KillTree { run } => self.kernel.kill_tree(self.now, run),
@@ -245,10 +256,30 @@ impl World {
                 let run = self.kernel.runs.get(&run)?;
                 let period = self.start_period(required);
                 let told = run.told_born && !run.told_exit && run.main != Main::Unborn;
-                (told && self.now.since(run.born_at) >= period).then_some(())
+                let ready = run.told_ready || self.now.since(run.born_at) >= period;
+                (told && ready).then_some(())
             };
             let any_runs = self.core.processes_of(required).any(|name| runs(name).is_some());
             assert!(any_runs, "{process} starts before `{required}` runs");
+        }
+    }
+
+    /// In an orderly end, whoever depends on what is being stopped is gone already.
+    fn check_stop(&self, run: RunId) {
+        if !self.kernel.calm || !self.core.is_shutting_down() {
+            return;
+        }
+        let Some(process) = self.core.process_of_run(run) else { return };
+        for program in &self.programs {
+            let lifecycle = &program.lifecycle;
+            let edges =
+                [&lifecycle.requires, &lifecycle.wants, &lifecycle.after, &lifecycle.restart_with];
+            if edges.iter().any(|names| names.contains(process.program())) {
+                for dependant in self.core.processes_of(&program.name) {
+                    let lives = self.kernel.may_live(dependant);
+                    assert_eq!(lives, None, "{process} stops before {dependant} is gone");
+                }
+            }
         }
     }
 
@@ -258,7 +289,12 @@ impl World {
 
     fn note_periods(&mut self) {
         for program in &self.programs {
-            let period = program.lifecycle.start_period;
+            let period = match program.lifecycle.ready {
+                None => program.lifecycle.start_period,
+                Some(Ready::After(time)) => time,
+                // Time alone never makes it ready.
+                Some(_) => Duration::MAX,
+            };
             let shortest = self.periods.entry(program.name.clone()).or_insert(period);
             *shortest = period.min(*shortest);
         }
@@ -279,7 +315,7 @@ impl World {
 
     /// The brain dies and the next one takes over.
     fn die(&mut self) {
-        let runs = self.kernel.lose_brain();
+        let runs = self.kernel.lose_brain(self.now);
         if self.rng.bool() {
             self.now = self.now + Duration::from_millis(self.rng.u64(..10_000));
         }
@@ -317,9 +353,14 @@ impl World {
         self.check_record();
     }
 
+    /// Nothing fails from the beginning.
+    pub(crate) fn be_calm(&mut self) {
+        self.kernel.calm = true;
+    }
+
     /// From now on nothing fails, dies or lies by itself. What is on its way still arrives.
     pub(crate) fn calm_down(&mut self) {
-        self.kernel.calm = true;
+        self.be_calm();
         let until = self.now + Duration::from_secs(60);
         while self.now < until {
             self.go_on(Duration::from_secs(60));
