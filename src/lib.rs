@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! bin → daemon → engine, api, client → core → config → name, time
-//!                engine's hands: os, keeper, capture, store
+//!                engine's hands: os, keeper, capture, probe, store
 //! ```
 //!
 //! `core` decides and never does; `engine` does and never decides; `os` has the only system
@@ -25,6 +25,8 @@ pub mod keeper;
 pub mod capture;
 
 pub mod store;
+
+pub mod probe;
 
 pub mod engine;
 

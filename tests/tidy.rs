@@ -15,7 +15,7 @@ const LAYERS: [&[&str]; 9] = [
     &["config"],
     &["core"],
     &["os"],
-    &["keeper", "capture", "store"],
+    &["keeper", "capture", "probe", "store"],
     &["engine"],
     &["api"],
     &["client"],

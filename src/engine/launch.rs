@@ -34,7 +34,7 @@ use crate::name::{ProcessName, RunId};
 use crate::os::cgroup::Cgroups;
 use crate::os::explain::{Stage, explain_exec};
 use crate::os::pidfd::PidFd;
-use crate::os::spawn::{Plan, SpawnError, Spawner};
+use crate::os::spawn::{Parent, Plan, SpawnError, Spawner};
 use crate::os::{limits, process};
 use crate::store::runs::{RunFiles, RunHeader};
 
@@ -211,6 +211,9 @@ impl Workshop {
             limits,
             identity: spawn.user.as_ref().map(|user| (user.groups.clone(), user.gid, user.uid)),
             no_new_privs: spawn.no_new_privs,
+            extra: None,
+            watchdog_pid: false,
+            parent: Parent::Keeper,
         };
         let spawned = spawner
             .spawn(&plan)

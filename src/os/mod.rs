@@ -24,6 +24,10 @@ pub mod process;
 
 pub mod readable;
 
+pub mod notify_socket;
+
+pub mod kinship;
+
 pub mod seqpacket;
 
 pub mod spawn;

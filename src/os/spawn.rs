@@ -21,8 +21,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use self::child::{
-    Context, RESERVED_CGROUP, RESERVED_END, RESERVED_RECORD, RESERVED_START, RESERVED_STDERR,
-    RESERVED_STDIN, RESERVED_STDOUT, child_main,
+    Context, RESERVED_CGROUP, RESERVED_END, RESERVED_EXTRA, RESERVED_RECORD, RESERVED_START,
+    RESERVED_STDERR, RESERVED_STDIN, RESERVED_STDOUT, child_main,
 };
 use crate::os::explain::Stage;
 
@@ -54,6 +54,20 @@ pub struct Plan<'a> {
     /// Supplementary groups, group and user.
     pub identity: Option<(Vec<u32>, u32, u32)>,
     pub no_new_privs: bool,
+    /// A descriptor to inherit, and its number in the child, from 3 to 19.
+    pub extra: Option<(BorrowedFd<'a>, RawFd)>,
+    /// `WATCHDOG_PID` is added to the environment with the child's own pid.
+    pub watchdog_pid: bool,
+    pub parent: Parent,
+}
+
+/// Whose child it becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parent {
+    /// The caller's parent, so that it outlives the caller.
+    Keeper,
+    /// The caller, whose death kills it.
+    Own,
 }
 
 /// A child that is executing its program.
@@ -71,6 +85,13 @@ pub struct SpawnError {
     pub errno: i32,
     pub stage: Stage,
 }
+
+/// Bytes of `WATCHDOG_PID=`.
+const WATCHDOG_NAME_BYTES: usize = 13;
+
+/// The variable, with room for any pid and the zero byte after it.
+const WATCHDOG_PID: &[u8; WATCHDOG_NAME_BYTES + 21] =
+    b"WATCHDOG_PID=\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
 
 #[repr(C)]
 #[derive(Default)]
@@ -156,6 +177,7 @@ impl Spawner {
             (Some(plan.stderr), RESERVED_STDERR),
             (plan.record, RESERVED_RECORD),
             (plan.cgroup, RESERVED_CGROUP),
+            (plan.extra.map(|(fd, _)| fd), RESERVED_EXTRA),
         ];
         for (fd, slot) in slots {
             if let Some(fd) = fd {
@@ -169,7 +191,12 @@ impl Spawner {
 
     fn clone_and_wait(&mut self, plan: &Plan<'_>) -> Result<Spawned, SpawnError> {
         let argv = pointers(&plan.argv);
-        let envp = pointers(&plan.envp);
+        let mut envp = pointers(&plan.envp);
+        // Filled in by the child, which alone knows its pid.
+        let mut watchdog_pid = *WATCHDOG_PID;
+        if plan.watchdog_pid {
+            envp.insert(envp.len() - 1, watchdog_pid.as_ptr().cast());
+        }
         let no_groups: Vec<u32> = Vec::new();
         let (groups, gid, uid) = plan
             .identity
@@ -197,13 +224,23 @@ impl Spawner {
             umask: plan.umask,
             nice: plan.nice.unwrap_or(0),
             has_nice: plan.nice.is_some(),
+            extra: plan.extra.map_or(-1, |(_, number)| number),
+            watchdog_pid: match plan.watchdog_pid {
+                true => watchdog_pid[WATCHDOG_NAME_BYTES..].as_mut_ptr(),
+                false => ptr::null_mut(),
+            },
+            dies_with_parent: plan.parent == Parent::Own,
             errno: 0,
             stage: 0,
             refused_nice: 0,
             refused_oom: 0,
         };
         let _blocked = BlockedSignals::new();
-        let (result, pidfd) = self.clone_child(&mut context, plan.cgroup.is_some());
+        let parent = match plan.parent {
+            Parent::Keeper => libc::CLONE_PARENT,
+            Parent::Own => 0,
+        };
+        let (result, pidfd) = self.clone_child(&mut context, parent, plan.cgroup.is_some());
         // The child wrote through the pointer it was given: read afresh.
         // SAFETY: `context` is alive and the child has left this memory by now.
         let context = unsafe { ptr::read_volatile(&raw const context) };
@@ -228,12 +265,15 @@ impl Spawner {
     }
 
     /// Returns the pid or a negated errno, and the pidfd.
-    fn clone_child(&mut self, context: &mut Context, into_cgroup: bool) -> (i64, RawFd) {
-        let flags = (libc::CLONE_VM
-            | libc::CLONE_VFORK
-            | libc::CLONE_PARENT
-            | libc::CLONE_FILES
-            | libc::CLONE_PIDFD) as u64;
+    fn clone_child(
+        &mut self,
+        context: &mut Context,
+        parent: i32,
+        into_cgroup: bool,
+    ) -> (i64, RawFd) {
+        let flags =
+            (libc::CLONE_VM | libc::CLONE_VFORK | parent | libc::CLONE_FILES | libc::CLONE_PIDFD)
+                as u64;
         if !self.legacy {
             let mut pidfd: RawFd = -1;
             let mut args = CloneArgs {

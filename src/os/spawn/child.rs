@@ -16,8 +16,9 @@ pub(super) const RESERVED_STDOUT: RawFd = RESERVED_START + 1;
 pub(super) const RESERVED_STDERR: RawFd = RESERVED_START + 2;
 pub(super) const RESERVED_RECORD: RawFd = RESERVED_START + 3;
 pub(super) const RESERVED_CGROUP: RawFd = RESERVED_START + 4;
+pub(super) const RESERVED_EXTRA: RawFd = RESERVED_START + 5;
 /// End of the reserved descriptors; everything from here on never reaches the child.
-pub(super) const RESERVED_END: RawFd = RESERVED_START + 5;
+pub(super) const RESERVED_END: RawFd = RESERVED_START + 6;
 
 /// What caller and child share; plain data, read by the child through one pointer.
 #[repr(C)]
@@ -44,6 +45,11 @@ pub(super) struct Context {
     pub(super) umask: u32,
     pub(super) nice: i32,
     pub(super) has_nice: bool,
+    /// The number of the descriptor that is inherited beside the usual three, or -1.
+    pub(super) extra: RawFd,
+    /// Where the child writes its pid in decimal, with room for 20 digits, or null.
+    pub(super) watchdog_pid: *mut u8,
+    pub(super) dies_with_parent: bool,
     pub(super) errno: i32,
     pub(super) stage: u32,
     pub(super) refused_nice: i32,
@@ -114,6 +120,15 @@ unsafe fn become_program(context: &mut Context) -> Result<(), (Stage, i32)> {
         call!(Stage::Stdin, libc::SYS_dup3, RESERVED_STDIN, 0, 0);
         call!(Stage::Output, libc::SYS_dup3, RESERVED_STDOUT, 1, 0);
         call!(Stage::Output, libc::SYS_dup3, RESERVED_STDERR, 2, 0);
+        if context.extra >= 0 {
+            call!(Stage::Output, libc::SYS_dup3, RESERVED_EXTRA, context.extra, 0);
+        }
+        if !context.watchdog_pid.is_null() {
+            let mut digits = [0u8; DIGITS];
+            let pid = libc::syscall(libc::SYS_getpid).unsigned_abs();
+            let length = decimal(&mut digits, 0, pid);
+            ptr::copy_nonoverlapping(digits.as_ptr(), context.watchdog_pid, length);
+        }
         libc::syscall(libc::SYS_umask, context.umask);
         // Before the limits: a small one on files or descriptors must not cost the identity.
         if context.has_record {
@@ -125,6 +140,10 @@ unsafe fn become_program(context: &mut Context) -> Result<(), (Stage, i32)> {
         }
         if context.no_new_privs {
             call!(Stage::NoNewPrivs, libc::SYS_prctl, libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+        }
+        // After the identity, whose change would undo it.
+        if context.dies_with_parent {
+            call!(Stage::Prepare, libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
         }
         let none: u64 = 0;
         libc::syscall(
@@ -234,9 +253,12 @@ unsafe fn write_record() -> Result<(), (Stage, i32)> {
     Ok(())
 }
 
+/// Digits of the largest number.
+const DIGITS: usize = 20;
+
 /// Writes `number` in decimal at `start` and returns the end.
-fn decimal(buffer: &mut [u8; 1024], start: usize, mut number: u64) -> usize {
-    let mut digits = [0u8; 20];
+fn decimal<const N: usize>(buffer: &mut [u8; N], start: usize, mut number: u64) -> usize {
+    let mut digits = [0u8; DIGITS];
     let mut count = 0;
     loop {
         digits[count] = b'0' + (number % 10) as u8;
