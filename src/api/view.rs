@@ -64,6 +64,15 @@ pub struct ProcessView {
     /// One sentence: why it is in this state.
     pub reason: String,
     pub waiting_for: Vec<String>,
+    /// Whether it is ready; `null` when its program declares nothing that would show it.
+    #[serde(default)]
+    pub ready: Option<bool>,
+    /// RFC 3339: when a start that is not ready fails.
+    #[serde(default)]
+    pub gives_up_at: Option<String>,
+    /// What the living run says that it does (`STATUS=` of sd_notify).
+    #[serde(default)]
+    pub status_text: Option<String>,
     pub command: Vec<String>,
     /// Resident memory of the main process now; only where the process was asked for by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]

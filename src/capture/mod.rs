@@ -39,6 +39,8 @@ mod sinks;
 
 mod segment;
 
+mod mark;
+
 pub mod read;
 
 mod merge;

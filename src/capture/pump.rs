@@ -15,6 +15,7 @@ use crate::name::{ProcessName, RunId};
 
 use super::follow::Followers;
 use super::pump_loop::Worker;
+use super::read::Cursor;
 
 /// Which output of a process; merged output is [`Channel::Stdout`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,6 +37,9 @@ pub struct Stream {
     pub logs: Logs,
     /// Uid and gid that the log files are given.
     pub owner: Option<(u32, u32)>,
+    /// Where it is written down at which place in the log the output of this run begins, before
+    /// anything of it is there; told by [`Notice::Marked`].
+    pub mark: Option<PathBuf>,
 }
 
 /// What the pump tells the engine.
@@ -44,6 +48,13 @@ pub enum Notice {
     /// Everything that the run printed is in its log, or counted as dropped.
     Ended {
         run: RunId,
+    },
+    /// The output of the run begins there, also if it was attached by another pump before.
+    Marked {
+        run: RunId,
+        log: PathBuf,
+        channel: Channel,
+        from: Cursor,
     },
     /// Output cannot be written; said once, until `Recovered`.
     Trouble {

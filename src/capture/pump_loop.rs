@@ -31,6 +31,7 @@ use crate::time::Wall;
 use super::follow::Followers;
 use super::index::FLAG_STDERR;
 use super::log::Log;
+use super::mark;
 use super::pace::{Pace, WINDOW};
 use super::place::Place;
 use super::pump::{Channel, Message, Notice, Stream};
@@ -285,7 +286,7 @@ impl Worker {
     }
 
     fn on_attach(&mut self, stream: Stream) {
-        let Stream { run, process, channel, fifo, log: path, logs, owner } = stream;
+        let Stream { run, process, channel, fifo, log: path, logs, owner, mark } = stream;
         let log_id = match self.paths.get(&path) {
             Some(id) => *id,
             None => {
@@ -306,7 +307,8 @@ impl Worker {
         // A log that is there is opened by its first byte: a brain that takes over a thousand
         // quiet runs has better things to do, and opening lists the whole directory. One that is
         // copied elsewhere or rotated by age has to be known before.
-        let can_wait = logs.sink == SinkKind::File
+        let can_wait = mark.is_none()
+            && logs.sink == SinkKind::File
             && logs.max_age.is_none()
             && log.writer.end().is_none()
             && std::fs::symlink_metadata(&path).is_ok();
@@ -318,6 +320,10 @@ impl Worker {
             let _ = self.notices.send(notice);
         }
         let from = log.writer.end();
+        if let (Some(mark), Some(end)) = (&mark, from) {
+            let from = mark::first(mark, end);
+            let _ = self.notices.send(Notice::Marked { run, log: path.clone(), channel, from });
+        }
         self.watch(logs.sink, Watched { log: path, process, run, channel, from });
         let id = self.new_id();
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;

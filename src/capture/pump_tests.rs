@@ -75,7 +75,7 @@ impl Bench {
         let fifo = held.try_clone().unwrap();
         let process = "web".parse().unwrap();
         let (channel, logs, owner) = (Channel::Stdout, logs.clone(), None);
-        self.pump().attach(Stream { run, process, channel, fifo, log, logs, owner });
+        self.pump().attach(Stream { run, process, channel, fifo, log, logs, owner, mark: None });
         Pipe { run, write, held }
     }
 
@@ -384,6 +384,7 @@ fn pump_until_killed() {
         log: directory.join("logs/web/0.stdout.log"),
         logs: Logs { compress: Compression::Zstd, ..logs(300_000) },
         owner: None,
+        mark: None,
     });
     let mut line = String::new();
     BufReader::new(io::stdin()).read_line(&mut line).unwrap();

@@ -138,6 +138,9 @@ pub(crate) fn process(name: &str, state: &str, pid: Option<u32>) -> ProcessView 
         waiting_for: Vec::new(),
         command: Vec::new(),
         memory_bytes: pid.map(|_| 3 << 20),
+        ready: None,
+        gives_up_at: None,
+        status_text: None,
         cpu_seconds: pid.map(|_| 1.25),
     }
 }

@@ -79,7 +79,9 @@ pub fn detail(process: &ProcessView, now: Timestamp) -> String {
     if process.breaker != "closed" {
         parts.push(format!("breaker {}", process.breaker));
     }
-    if !is_running(process) {
+    if is_running(process) {
+        parts.extend(process.status_text.clone());
+    } else {
         match &process.exit {
             _ if !process.reason.is_empty() => parts.push(process.reason.clone()),
             Some(exit) => parts.push(exit.text.clone()),

@@ -164,6 +164,7 @@ impl Bench {
         });
         let restore = Restore {
             programs: self.programs.clone(),
+            except: std::collections::BTreeMap::new(),
             snapshots: names.iter().filter_map(|name| self.core.snapshot(name)).collect(),
             runs: runs.collect(),
             next_run: self.core.next_run(),

@@ -36,7 +36,7 @@ pub enum Fate {
     Restart,
     /// Replica 0 first, each next one when the one before runs.
     RestartInTurn,
-    /// It requires this program, which restarts.
+    /// It requires this program, or has it in `restart_with`, and that one restarts.
     RestartWith(ProgramName),
     /// Nothing restarts.
     Update,
@@ -139,8 +139,8 @@ impl Changes {
         changes
     }
 
-    /// Follows `requires` from what is replaced at once: without it nothing that requires it
-    /// may run.
+    /// Follows `requires` from what is replaced at once, because without it nothing that requires
+    /// it may run; and `restart_with` from whatever gets a new run.
     fn find_along(&mut self, new: &Programs) {
         loop {
             let moves = |name: &ProgramName| {
@@ -150,7 +150,13 @@ impl Changes {
             };
             let next = new.iter().find_map(|(name, program)| {
                 let stays = !moves(name) && !self.added.contains(name);
-                let cause = program.lifecycle.requires.iter().find(|name| moves(name))?;
+                let is_new =
+                    |name: &ProgramName| self.in_turn.contains(name) || self.added.contains(name);
+                let lifecycle = &program.lifecycle;
+                let required = lifecycle.requires.iter().find(|name| moves(name));
+                let partner =
+                    || lifecycle.restart_with.iter().find(|name| moves(name) || is_new(name));
+                let cause = required.or_else(partner)?;
                 stays.then(|| (name.clone(), cause.clone()))
             });
             match next {
@@ -229,6 +235,17 @@ mod tests {
         old.extend(rest());
         new.extend(rest());
         assert_eq!(fates(old, new), [("a".to_owned(), Fate::RestartInTurn)]);
+    }
+
+    #[test]
+    fn what_restarts_with_another_program_follows_it_also_in_turn() {
+        let follower =
+            || program_with("b", |p| p.lifecycle.restart_with = vec!["a".parse().unwrap()]);
+        let old = vec![replicas("a", 2), follower()];
+        let new = vec![newer("a", Some(2)), follower()];
+        let with = Fate::RestartWith("a".parse().unwrap());
+        let expected = [("a".to_owned(), Fate::RestartInTurn), ("b".to_owned(), with)];
+        assert_eq!(fates(old, new), expected);
     }
 
     #[test]

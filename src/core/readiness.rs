@@ -13,6 +13,11 @@ use crate::config::{Ready, RestartPolicy};
 use crate::name::RunId;
 use crate::time::Instant;
 
+/// A deadline that is seen so much later shows that this supervisor was asleep, or the machine:
+/// then it says nothing of the run.
+const LATE: Duration = Duration::from_secs(1);
+/// What a run gets then, and from the next brain, at least: time for a look at it.
+const ANOTHER_LOOK: Duration = Duration::from_secs(5);
 /// The number of SIGABRT; the core may not ask the system.
 const SIGABRT: i32 = 6;
 
@@ -64,11 +69,22 @@ impl Process {
             let detail = format!("pid {}", born.pid);
             return self.count_as_running(now, run, born, detail, actions);
         }
-        let why =
-            format!("not ready after {}: {}", text::duration(now.since(born.at)), self.awaits());
+        if now.since(self.start_ends(born)) > LATE {
+            return self.look_again(now, actions);
+        }
+        let limit = text::duration(self.start_ends(born).since(born.at));
+        let why = format!("not ready after {limit}: {}", self.awaits());
         self.facts.failing = Some(Failing { why: why.clone(), counted_as_running: false });
         self.facts.because = None;
         self.begin_stop(now, &why, actions);
+    }
+
+    /// Gives a start that is waited for the time for another look, whatever its time was.
+    pub(super) fn look_again(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        if self.gives_up_at().is_some() {
+            self.extend(now + ANOTHER_LOOK);
+            self.persist(actions);
+        }
     }
 
     /// Says what a start waits for, and what was last seen of it.
@@ -178,6 +194,10 @@ impl Process {
     }
 
     pub(super) fn on_watchdog_ends(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        if self.watchdog_ends().is_some_and(|at| now.since(at) > LATE) {
+            self.fed = now;
+            return;
+        }
         let silence = text::duration(now.since(self.fed));
         self.on_hung(now, format!("has not fed its watchdog for {silence}"), actions);
     }

@@ -339,6 +339,27 @@ fn a_new_declaration_of_restart_with_replaces_nothing_by_itself() {
 }
 
 #[test]
+fn a_supervisor_that_was_asleep_gives_every_run_another_chance() {
+    let mut bench =
+        Bench::running(vec![with_ready("slow", Ready::Notify), with_watchdog("watched")]);
+    assert_eq!(bench.advance(3600 * SECOND), [], "nobody could have heard a word");
+    let slow = bench.run("slow");
+    assert_eq!(bench.advance(5 * SECOND), [signal(slow, TERM)]);
+    let watched = bench.run("watched");
+    assert_eq!(bench.advance(25 * SECOND).last(), Some(&signal(watched, ABORT)));
+}
+
+#[test]
+fn a_run_that_became_ready_while_nobody_was_there_is_looked_at_before_it_is_given_up() {
+    let mut bench = Bench::running(vec![with_tcp("db")]);
+    bench.now = bench.now + TIMEOUT;
+    assert_eq!(bench.die_and_restore(), []);
+    assert_eq!(bench.advance(4 * SECOND), []);
+    bench.ready("db");
+    assert_eq!(bench.state("db"), StateCode::Running);
+}
+
+#[test]
 fn the_next_brain_goes_on_with_the_wait_and_with_a_failure_under_way() {
     let mut bench = Bench::running(vec![with_tcp("db"), restart_with("web", "db")]);
     bench.says("db", Word::Look("connection refused".into()));

@@ -114,6 +114,7 @@ impl Supervisor {
         let mut process = Process::new(name, program, now);
         process.facts = facts;
         process.persist(actions);
+        process.look_again(now, actions);
         for run in process.run().into_iter().chain(process.facts.remains.iter().map(|r| r.run)) {
             self.runs.insert(run, process.facts.process.clone());
         }

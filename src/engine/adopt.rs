@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use tracing::{debug, warn};
 
+use super::extra::Extra;
 use super::fdstore::FdStore;
 use super::held::Held;
 use super::keeper_link::KeeperSender;
@@ -23,9 +24,8 @@ use super::run::{Found, Run};
 use crate::capture::Channel;
 use crate::keeper::wire::{ToBrain, ToKeeper};
 use crate::name::{ProcessName, RunId};
-use crate::os::clock;
 use crate::os::pidfd::PidFd;
-use crate::os::proc;
+use crate::os::{clock, notify_socket, proc};
 use crate::store::runs::{Born, Record, RunFiles, is_same_process};
 
 /// How long a child that was cloned by a killed brain may take to write its record.
@@ -63,6 +63,9 @@ pub(super) fn find_runs(
             hold_output(keeper, files, run)?;
             is_complete = false;
         }
+        if record.born.is_some() && hold_extras(keeper, files, run, &record, &listed)? {
+            is_complete = false;
+        }
         records.insert(run, record);
     }
     // Without room for copies the keeper is asked, so that what does not fit is missing here alone.
@@ -70,10 +73,15 @@ pub(super) fn find_runs(
     let entries = copies.map_or_else(|| keeper.list(), Ok)?;
     let children: BTreeSet<u32> =
         proc::children(std::os::unix::process::parent_id()).into_iter().collect();
-    let mut found = Vec::new();
+    let mut found: Vec<Found> = Vec::new();
+    let mut extras: Vec<(RunId, Extra, OwnedFd)> = Vec::new();
     for (entry, fds) in entries {
         let ToBrain::Entry { run, pid, exit, pipes, has_pidfd } = entry else { continue };
-        let fds = fds.into_iter().flatten().collect();
+        let mut fds: Vec<OwnedFd> = fds.into_iter().flatten().collect();
+        if let Some((owner, extra)) = Extra::of_key(run) {
+            extras.extend(fds.pop().map(|fd| (owner, extra, fd)));
+            continue;
+        }
         let record = records.remove(&run);
         let is_torn = record.as_ref().is_some_and(|record| record.header.is_none());
         match found_run(run, record, fds, usize::from(pipes), has_pidfd, pid, exit) {
@@ -95,6 +103,15 @@ pub(super) fn find_runs(
     }
     for run in records.into_keys() {
         files.remove(run);
+    }
+    for (run, extra, fd) in extras {
+        match found.iter_mut().find(|found| found.run == run) {
+            Some(found) => found.hands.extras.push((extra, fd)),
+            None => {
+                keeper.send(&ToKeeper::Drop { run: extra.key(run) }, &[])?;
+                fdstore.forget_extra(run, extra);
+            }
+        }
     }
     Ok(found)
 }
@@ -158,6 +175,33 @@ fn hold_output(keeper: &KeeperSender, files: &RunFiles, run: RunId) -> io::Resul
     keeper.send(&ToKeeper::Hold { run }, &fds)
 }
 
+/// Lets the keeper hold what a run says of itself through where it does not: it was killed, and
+/// whoever held it. Returns whether there was any need.
+fn hold_extras(
+    keeper: &KeeperSender,
+    files: &RunFiles,
+    run: RunId,
+    record: &Record,
+    listed: &BTreeMap<RunId, (Option<u32>, usize)>,
+) -> io::Result<bool> {
+    let mut missing = Vec::new();
+    let is_held = |extra: Extra| listed.contains_key(&extra.key(run));
+    let name = record.header.as_ref().and_then(|header| header.notify.as_deref());
+    if let Some(name) = name.filter(|_| !is_held(Extra::Notify)) {
+        match notify_socket::open(name) {
+            Ok(socket) => missing.push((Extra::Notify, socket)),
+            Err(error) => warn!(%run, %error, "what a run says of itself is not heard any more"),
+        }
+    }
+    if !is_held(Extra::Ready) {
+        missing.extend(open_reader(&files.ready(run)).map(|pipe| (Extra::Ready, pipe)));
+    }
+    for (extra, fd) in &missing {
+        keeper.send(&ToKeeper::Hold { run: extra.key(run) }, &[fd.as_raw_fd()])?;
+    }
+    Ok(!missing.is_empty())
+}
+
 fn open_reader(path: &Path) -> Option<OwnedFd> {
     let flags = libc::O_NONBLOCK;
     File::options().read(true).custom_flags(flags).open(path).ok().map(OwnedFd::from)
@@ -190,6 +234,9 @@ fn found_run(
         foreign: false,
         pidfd,
         pipes,
+        extras: Vec::new(),
+        marks: Vec::new(),
+        wants_marks: false,
         cgroup: header.cgroup,
         exit,
         gone: false,

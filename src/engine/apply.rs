@@ -10,8 +10,8 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::core_loop::Engine;
+use super::output::log_path;
 use super::reload::{Purpose, Read};
-use super::run::log_path;
 use super::{
     ApplyBegun, ApplyRequest, ApplyTarget, GenerationOutcome, HappeningKind, How, Refusal,
 };
@@ -300,6 +300,7 @@ impl Engine {
         self.except.clone_from(&mix.except);
         self.set_config(config);
         self.tell(Event::ConfigureMix(mix));
+        self.attend_all();
     }
 
     /// Goes on with an apply whose brain has died.

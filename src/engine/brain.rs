@@ -13,10 +13,13 @@ use tracing_appender::non_blocking::WorkerGuard;
 
 use super::apply::Applying;
 use super::core_loop::{End, Engine, Sources};
+use super::ears::Ears;
 use super::fdstore::FdStore;
 use super::held::Held;
 use super::keeper_link::KeeperSender;
 use super::launch::{self, Workshop};
+use super::lookouts::Lookouts;
+use super::output::waits_for_output;
 use super::pins::Pins;
 use super::reload::Reading;
 use super::run::{Found, exit_of};
@@ -24,7 +27,8 @@ use super::standby::{After, Offer};
 use super::successor::KeeperDoor;
 use super::upgrade::Upgrading;
 use super::{
-    Handle, How, adopt, books::Books, config_watch, door, logging, standby, successor, systemd,
+    Handle, How, adopt, books::Books, commands, config_watch, door, logging, standby, successor,
+    systemd,
 };
 use crate::capture::{Followers, Pump};
 use crate::config::{Config, DaemonLog, Loaded, Source};
@@ -148,6 +152,9 @@ impl Brain {
             .inspect_err(|why| info!("no control groups: {why}; trees are found by scanning"))
             .ok()
             .map(Arc::new);
+        if let Some(cgroups) = &cgroups {
+            commands::clear_left_over(cgroups);
+        }
         let (launched_sender, launched) = unbounded_channel();
         let (gone_sender, gone) = unbounded_channel();
         let (notice_sender, notices) = unbounded_channel();
@@ -159,7 +166,10 @@ impl Brain {
             cgroups: cgroups.clone(),
             instance: instance.clone(),
             nofile: setup.nofile,
+            commands: 0,
         };
+        let (ears, heard) = Ears::new();
+        let (lookouts, seen) = Lookouts::new();
         let (watch, config_changes) = config_watch::start(&config);
         let mut engine = Engine {
             core: Supervisor::new(fastrand::u64(..)),
@@ -169,7 +179,7 @@ impl Brain {
             keeper_pid,
             jobs: launch::start(spawner, workshop, launched_sender)?,
             pump: Pump::start(notice_sender)?,
-            sweeper: Sweeper::start_marked(keeper_pid, Some(instance), gone_sender)?,
+            sweeper: Sweeper::start_marked(keeper_pid, Some(instance.clone()), gone_sender)?,
             runs: BTreeMap::new(),
             books,
             waiters: super::waiters::Waiters::default(),
@@ -191,6 +201,9 @@ impl Brain {
             except,
             replaced,
             applying,
+            ears,
+            lookouts,
+            instance,
         };
         let adopted = found.len();
         engine.take_over(found, past);
@@ -208,6 +221,8 @@ impl Brain {
             config_changes,
             checked,
             read,
+            heard,
+            seen,
             door,
         };
         let brain = Self {
@@ -356,7 +371,7 @@ impl Engine {
         let now = clock::now();
         let mut runs = Vec::new();
         let mut last_run = RunId(0);
-        for Found { run, hands } in found {
+        for Found { run, mut hands } in found {
             last_run = last_run.max(run);
             let found = match hands.exit.map(exit_of) {
                 None => core::Found::Alive { pid: hands.pid.unwrap_or(0) },
@@ -364,7 +379,9 @@ impl Engine {
             };
             runs.push(FoundRun { run, process: hands.process.clone(), found });
             let program = self.config.programs.get(hands.process.program()).cloned();
+            hands.wants_marks = program.as_deref().is_some_and(waits_for_output);
             self.attach_output(run, &hands, program.as_deref());
+            self.ears.listen(run, &hands);
             if let (Some(pid), false) = (hands.pid, hands.exit.is_some()) {
                 self.sweeper.track(run, pid);
             }
@@ -399,6 +416,7 @@ impl Engine {
             self.tell(event);
         }
         self.drop_forgotten_runs();
+        self.attend_all();
     }
 
     /// A run that ended and was dealt with before the brain before died only needs its output

@@ -1,7 +1,6 @@
 //! The loop and the arms: every event goes to the core, every action of the core has an arm here.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,18 +12,20 @@ use tracing::{debug, error, info, warn};
 use super::apply::Applying;
 use super::books::Books;
 use super::config_watch::ConfigWatch;
+use super::ears::{Ears, Heard};
 use super::fdstore::FdStore;
 use super::keeper_link::{KeeperLink, KeeperSender};
 use super::launch::{Born, Job, Jobs, Launched};
+use super::lookouts::{Lookouts, Seen};
+use super::output::waits_for_output;
 use super::pins::Pins;
 use super::reload::{Read, Reading};
-use super::run::{Run, exit_of, log_path};
+use super::run::{Run, exit_of};
 use super::shutdown::Ending;
-use super::successor::Estate;
 use super::upgrade::{Checked, Upgrading, Wanted};
 use super::waiters::Waiters;
 use super::{Door, HappeningKind, Refusal, Request, systemd};
-use crate::capture::{Notice, Pump, Stream};
+use crate::capture::{Notice, Pump};
 use crate::config::{Config, Program};
 use crate::core::{Action, Actor, Change, Event, SpawnFailure, StateCode, Supervisor};
 use crate::keeper::wire::{ToBrain, ToKeeper, WaitStatus};
@@ -77,6 +78,10 @@ pub(super) struct Engine {
     /// may be left.
     pub(super) replaced: BTreeMap<ProcessName, RunId>,
     pub(super) applying: Option<Applying>,
+    pub(super) ears: Ears,
+    pub(super) lookouts: Lookouts,
+    /// `MEND_INSTANCE` of what this daemon starts.
+    pub(super) instance: String,
 }
 
 /// Where the engine's events come from.
@@ -89,6 +94,8 @@ pub(super) struct Sources {
     pub(super) config_changes: UnboundedReceiver<PathBuf>,
     pub(super) checked: UnboundedReceiver<Checked>,
     pub(super) read: UnboundedReceiver<Read>,
+    pub(super) heard: UnboundedReceiver<Heard>,
+    pub(super) seen: UnboundedReceiver<Seen>,
     pub(super) door: Door,
 }
 
@@ -132,11 +139,14 @@ impl Engine {
                 Some(launched) = sources.launched.recv() => self.on_launched(launched),
                 Some(run) = sources.gone.recv() => self.on_gone(run),
                 Some(notice) = sources.notices.recv() => self.on_notice(notice),
+                Some(seen) = sources.seen.recv() => self.on_seen(seen),
                 Some(signal) = sources.signals.recv() => self.on_signal(signal),
                 Some(_) = sources.config_changes.recv() => self.look_at_files(),
                 Some(read) = sources.read.recv() => self.on_read(read),
                 Some(checked) = sources.checked.recv() => self.on_checked(checked),
                 Some(request) = sources.door.requests.recv() => self.on_request(request),
+                // Last: whoever talks without end holds up nobody.
+                Some(heard) = sources.heard.recv() => self.on_heard(heard),
                 () = timer => self.on_deadline(),
             }
             self.look_at_changes();
@@ -170,6 +180,8 @@ impl Engine {
     fn on_deadline(&mut self) {
         let now = clock::now();
         if self.core.next_deadline().is_some_and(|at| at <= now) {
+            // What was said in time counts, however late it is heard.
+            self.hear_all();
             self.tell(Event::DeadlineReached);
         }
         if self.ending.take_deadline(now) {
@@ -197,13 +209,17 @@ impl Engine {
 
     /// Records decisions first, then carries them out; what fails at once comes back as an event.
     pub(super) fn perform(&mut self, actions: Vec<Action>, pending: &mut Vec<Event>) {
-        self.record(&actions);
+        let touched = self.record(&actions);
         for action in actions {
             self.execute(action, pending);
         }
+        for process in &touched {
+            self.attend(process);
+        }
     }
 
-    fn record(&mut self, actions: &[Action]) {
+    /// Writes down what changed; returns whom it concerns.
+    fn record(&mut self, actions: &[Action]) -> BTreeSet<ProcessName> {
         let mut touched = BTreeSet::new();
         if actions.iter().any(|action| matches!(action, Action::Spawn { .. })) {
             self.books.note_next_run(self.core.next_run());
@@ -216,6 +232,7 @@ impl Engine {
                 Action::Forget { process } => {
                     touched.remove(process);
                     self.books.forget(process);
+                    self.lookouts.dismiss(process);
                     self.trouble.remove(&format!("log {process}"));
                     self.changed.insert(process.clone());
                 }
@@ -231,7 +248,7 @@ impl Engine {
                 self.books.keep(process, &snapshot);
             }
         }
-        self.changed.extend(touched);
+        self.changed.extend(touched.iter().cloned());
         self.note_trouble("state", self.books.trouble());
         if self.books.goals_trouble().is_some() {
             // The disk may have recovered.
@@ -240,6 +257,7 @@ impl Engine {
         if self.trouble.contains_key(super::generations::TROUBLE) {
             self.save_generations();
         }
+        touched
     }
 
     fn execute(&mut self, action: Action, pending: &mut Vec<Event>) {
@@ -335,28 +353,6 @@ impl Engine {
         None
     }
 
-    /// The run's tree is gone: what is still in its pipes is all there will ever be.
-    pub(super) fn finish_output(&mut self, run: RunId) {
-        let Some(hands) = self.runs.get_mut(&run).filter(|hands| !hands.gone) else { return };
-        hands.gone = true;
-        if hands.pipes.is_empty() {
-            self.close_run(run);
-        } else {
-            self.pump.finish(run);
-        }
-    }
-
-    /// Everything of the run is dealt with: nobody needs to remember it.
-    pub(super) fn close_run(&mut self, run: RunId) {
-        if self.runs.remove(&run).is_some() {
-            self.books.close_run(run);
-            self.fdstore.forget(run);
-            self.pins.forget(run);
-            // A keeper that is stopped must not stop the loop.
-            self.keeper.post(&ToKeeper::Drop { run });
-        }
-    }
-
     fn announce(&mut self, change: Change) {
         let status = self.core.status(&change.process);
         info!(
@@ -443,12 +439,16 @@ impl Engine {
             pid: Some(born.pid),
             pidfd: Some(born.pidfd),
             pipes: born.pipes,
+            extras: born.extras,
+            marks: Vec::new(),
+            wants_marks: program.as_deref().is_some_and(waits_for_output),
             cgroup: born.cgroup,
             exit,
             gone: false,
             foreign: false,
         };
         self.attach_output(run, &hands, program.as_deref());
+        self.ears.listen(run, &hands);
         self.fdstore.keep(run, &hands);
         self.pins.keep(run, &hands);
         self.sweeper.track(run, born.pid);
@@ -463,6 +463,7 @@ impl Engine {
         &mut self,
         launched: &mut UnboundedReceiver<Launched>,
     ) -> bool {
+        self.lookouts.dismiss_all();
         self.jobs.close();
         let until = tokio::time::Instant::now() + LAUNCH_PATIENCE;
         loop {
@@ -474,39 +475,6 @@ impl Engine {
                 Ok(None) => return true,
                 Err(_late) => return false,
             }
-        }
-    }
-
-    /// Lets another pump move the output of every run, from where the logs say that it stopped.
-    pub(super) fn attach_every_output(&self) {
-        for (run, hands) in &self.runs {
-            let program = self.config.programs.get(hands.process.program());
-            self.attach_output(*run, hands, program.map(Arc::as_ref));
-        }
-    }
-
-    /// Lets the pump move a run's output.
-    pub(super) fn attach_output(&self, run: RunId, hands: &Run, program: Option<&Program>) {
-        // A program that was removed while its run lives on keeps its log.
-        let fallback = crate::config::Logs::default();
-        let logs = program.map_or(&fallback, |program| &program.logs);
-        let owner = program
-            .and_then(|program| program.spawn.user.as_ref())
-            .map(|user| (user.uid, user.gid));
-        for (channel, fd) in &hands.pipes {
-            let Ok(fifo) = fd.as_fd().try_clone_to_owned() else {
-                error!(process = %hands.process, "no descriptor is left for the output");
-                continue;
-            };
-            self.pump.attach(Stream {
-                run,
-                process: hands.process.clone(),
-                channel: *channel,
-                fifo,
-                log: log_path(&self.config, &hands.process, *channel),
-                logs: logs.clone(),
-                owner,
-            });
         }
     }
 
@@ -560,31 +528,5 @@ impl Engine {
     /// Returns the exit code when everything is stopped and written.
     fn finished(&self) -> Option<u8> {
         self.ending.code().filter(|_| self.runs.is_empty())
-    }
-}
-
-impl Estate for Engine {
-    fn count(&self) -> usize {
-        self.runs.len()
-    }
-
-    fn send(&self, socket: std::os::fd::BorrowedFd<'_>) -> std::io::Result<()> {
-        for (run, hands) in &self.runs {
-            let pipes = u8::try_from(hands.pipes.len()).unwrap_or(0);
-            let entry = ToBrain::Entry {
-                run: *run,
-                pid: hands.pid,
-                exit: hands.exit,
-                pipes,
-                has_pidfd: hands.pidfd.is_some(),
-            };
-            crate::os::seqpacket::send(socket, &entry.encode(), &hands.descriptors(), true)?;
-        }
-        crate::os::seqpacket::send(socket, &ToBrain::End.encode(), &[], true)
-    }
-
-    /// The output of these runs moves nowhere else.
-    fn patience(&self) -> Option<Duration> {
-        None
     }
 }

@@ -73,6 +73,11 @@ pub(super) fn build(job: &Job, instance: &str) -> Result<Environment, SpawnFailu
 }
 
 impl Environment {
+    /// Sets a variable, whatever it was before.
+    pub(super) fn set(&mut self, name: &str, value: &str) {
+        self.0.insert(name.into(), value.into());
+    }
+
     pub(super) fn path(&self) -> String {
         self.0
             .get(&OsString::from("PATH"))

@@ -18,6 +18,7 @@ use nix::sys::socket::{
 };
 use tracing::warn;
 
+use super::extra::Extra;
 use super::run::Run;
 use crate::capture::Channel;
 use crate::name::RunId;
@@ -66,7 +67,12 @@ impl FdStore {
             };
             (name(run, place), std::os::fd::AsFd::as_fd(fd))
         });
-        for (name, fd) in pipes.chain(pidfd) {
+        // To the keeper it is the first pipe of a run of its own.
+        let extras = hands
+            .extras
+            .iter()
+            .map(|(extra, fd)| (name(extra.key(run), "0"), std::os::fd::AsFd::as_fd(fd)));
+        for (name, fd) in pipes.chain(pidfd).chain(extras) {
             match fd.try_clone_to_owned() {
                 Ok(fd) => drop(sender.send(Word::Store { name, fd })),
                 Err(error) => warn!(%run, %error, "cannot give a descriptor to the manager"),
@@ -86,6 +92,13 @@ impl FdStore {
             if !given.contains(name(run, "pidfd").as_str()) {
                 self.keep(run, hands);
             }
+        }
+    }
+
+    /// Lets the manager close what a run was listened to through.
+    pub(super) fn forget_extra(&self, run: RunId, extra: Extra) {
+        if let Some(sender) = &self.0 {
+            let _ = sender.send(Word::Remove { name: name(extra.key(run), "0") });
         }
     }
 

@@ -15,7 +15,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -24,7 +24,9 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, chown, mkfifo};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::environment;
+use super::commands::Order;
+use super::environment::{self, Environment};
+use super::extra::Extra;
 use super::keeper_link::KeeperSender;
 use crate::capture::Channel;
 use crate::config::{Program, Sink, Stdin};
@@ -35,7 +37,7 @@ use crate::os::cgroup::Cgroups;
 use crate::os::explain::{Stage, explain_exec};
 use crate::os::pidfd::PidFd;
 use crate::os::spawn::{Parent, Plan, SpawnError, Spawner};
-use crate::os::{limits, process};
+use crate::os::{limits, notify_socket, process};
 use crate::store::runs::{RunFiles, RunHeader};
 
 /// Pipe size for root, who is exempt from the per-user limit; see pipe(7).
@@ -45,11 +47,18 @@ const PIPE_BYTES_ROOT: i32 = 1 << 20;
 const PIPE_BYTES_USER: i32 = 256 << 10;
 
 /// What the spawner is asked to bring to life.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Job {
     pub(super) run: RunId,
     pub(super) process: ProcessName,
     pub(super) program: Arc<Program>,
+}
+
+/// What the thread is asked for.
+#[derive(Debug)]
+pub(super) enum Task {
+    Start(Job),
+    Command(Order),
 }
 
 /// What came of a [`Job`].
@@ -67,6 +76,7 @@ pub(super) struct Born {
     pub(super) pidfd: PidFd,
     /// The read ends of its output.
     pub(super) pipes: Vec<(Channel, OwnedFd)>,
+    pub(super) extras: Vec<(Extra, OwnedFd)>,
     pub(super) cgroup: Option<PathBuf>,
     /// What could not be done although the run is worth having without it.
     pub(super) warnings: Vec<String>,
@@ -81,20 +91,27 @@ pub(super) struct Workshop {
     pub(super) instance: String,
     /// `RLIMIT_NOFILE` as the daemon found it.
     pub(super) nofile: (u64, u64),
+    /// How many commands were started, for the names of their control groups.
+    pub(super) commands: u64,
 }
 
 /// The way to the spawner.
 #[derive(Debug)]
 pub(super) struct Jobs {
-    sender: Option<Sender<Job>>,
+    sender: Option<Arc<Sender<Task>>>,
     /// What the thread has not begun with.
-    waiting: Receiver<Job>,
+    waiting: Receiver<Task>,
 }
 
 impl Jobs {
     /// Hands a job in; returns whether the thread is there to do it.
     pub(super) fn send(&self, job: Job) -> bool {
-        self.sender.as_ref().is_some_and(|sender| sender.send(job).is_ok())
+        self.sender.as_ref().is_some_and(|sender| sender.send(Task::Start(job)).is_ok())
+    }
+
+    /// Returns a way to the thread that does not keep it from ending.
+    pub(super) fn door(&self) -> Weak<Sender<Task>> {
+        self.sender.as_ref().map(Arc::downgrade).unwrap_or_default()
     }
 
     /// Ends the thread after the job that is under way; the others never begin.
@@ -107,14 +124,21 @@ impl Jobs {
 /// Starts the thread; it ends when what is returned is closed or dropped.
 pub(super) fn start(
     mut spawner: Spawner,
-    workshop: Workshop,
+    mut workshop: Workshop,
     done: UnboundedSender<Launched>,
 ) -> io::Result<Jobs> {
-    let (sender, receiver): (Sender<Job>, Receiver<Job>) = unbounded();
-    let jobs = Jobs { sender: Some(sender), waiting: receiver.clone() };
+    let (sender, receiver): (Sender<Task>, Receiver<Task>) = unbounded();
+    let jobs = Jobs { sender: Some(Arc::new(sender)), waiting: receiver.clone() };
     thread::Builder::new().name("mend-spawn".into()).stack_size(256 * 1024).spawn(move || {
         process::block_all_signals();
-        for job in receiver {
+        for task in receiver {
+            let job = match task {
+                Task::Start(job) => job,
+                Task::Command(order) => {
+                    workshop.serve(&mut spawner, order);
+                    continue;
+                }
+            };
             let result = workshop.launch(&mut spawner, &job);
             let launched = Launched { run: job.run, process: job.process, result };
             if done.send(launched).is_err() {
@@ -137,7 +161,9 @@ impl Workshop {
         let result = self.try_launch(spawner, job);
         if result.is_err() {
             // The run never existed: nobody may find traces of it.
-            let _ = self.keeper.send(&ToKeeper::Drop { run: job.run }, &[]);
+            for run in [job.run, Extra::Notify.key(job.run), Extra::Ready.key(job.run)] {
+                let _ = self.keeper.send(&ToKeeper::Drop { run }, &[]);
+            }
             self.files.remove(job.run);
             if let Some(cgroups) = &self.cgroups
                 && let Ok(leaf) = cgroups.leaf(&leaf_name(job))
@@ -150,7 +176,7 @@ impl Workshop {
 
     fn try_launch(&self, spawner: &mut Spawner, job: &Job) -> Result<Born, SpawnFailure> {
         let spawn = &job.program.spawn;
-        let environment = environment::build(job, &self.instance)?;
+        let mut environment = environment::build(job, &self.instance)?;
         let path = environment::find_executable(&spawn.argv[0], &environment, spawn)?;
         let mut warnings = Vec::new();
         if self.files.ensure().map_err(|e| failure("cannot make the run's directory", &e))? {
@@ -177,6 +203,7 @@ impl Workshop {
         }
         let output = self.make_output(job)?;
         let stdin = open_stdin(&spawn.stdin)?;
+        let ears = self.make_ears(job, &mut environment)?;
         let record = self
             .files
             .create_record(
@@ -185,6 +212,7 @@ impl Workshop {
                     process: job.process.to_string(),
                     cgroup: leaf.as_ref().map(|leaf| leaf.path().to_path_buf()),
                     merged: job.program.logs.merge_stderr,
+                    notify: ears.name.clone(),
                     spawn_hash: hash_of(spawn),
                 },
             )
@@ -211,8 +239,8 @@ impl Workshop {
             limits,
             identity: spawn.user.as_ref().map(|user| (user.groups.clone(), user.gid, user.uid)),
             no_new_privs: spawn.no_new_privs,
-            extra: None,
-            watchdog_pid: false,
+            extra: ears.given.as_ref().map(AsFd::as_fd).zip(spawn.ready_fd),
+            watchdog_pid: spawn.watchdog.is_some(),
             parent: Parent::Keeper,
         };
         let spawned = spawner
@@ -228,6 +256,7 @@ impl Workshop {
             pid: spawned.pid,
             pidfd: PidFd::from_owned(spawned.pidfd),
             pipes: output.pipes,
+            extras: ears.extras,
             cgroup: leaf.map(|leaf| leaf.path().to_path_buf()),
             warnings,
         })
@@ -243,7 +272,7 @@ impl Workshop {
         }
         let owner = job.program.spawn.user.as_ref().map(|user| (user.uid, user.gid));
         let make = |path: &Path| {
-            make_fifo(path, owner).map_err(|error| {
+            make_fifo(path, owner, Some(output_pipe_bytes())).map_err(|error| {
                 failure(&format!("cannot make the output pipe `{}`", path.display()), &error)
             })
         };
@@ -264,12 +293,57 @@ impl Workshop {
     }
 }
 
+/// What a run is listened to through, and its own ends of that.
+#[derive(Default)]
+struct OwnEars {
+    extras: Vec<(Extra, OwnedFd)>,
+    /// The name of its notification socket.
+    name: Option<String>,
+    /// The end of its readiness pipe that it is given.
+    given: Option<OwnedFd>,
+}
+
+impl Workshop {
+    /// Makes what the run says of itself through, and lets the keeper hold our ends.
+    fn make_ears(&self, job: &Job, environment: &mut Environment) -> Result<OwnEars, SpawnFailure> {
+        let spawn = &job.program.spawn;
+        let mut ears = OwnEars::default();
+        if spawn.notify {
+            // Nobody can take the name before, as nobody can guess it.
+            let chance = fastrand::u64(..);
+            let name = format!("mend/{}/{}/{chance:016x}", self.instance, job.run);
+            let socket = notify_socket::open(&name)
+                .map_err(|error| failure("cannot make the notification socket", &error))?;
+            environment.set("NOTIFY_SOCKET", &format!("@{name}"));
+            ears.extras.push((Extra::Notify, socket));
+            ears.name = Some(name);
+        }
+        if let Some(watchdog) = spawn.watchdog {
+            environment.set("WATCHDOG_USEC", &watchdog.as_micros().to_string());
+        }
+        if spawn.ready_fd.is_some() {
+            let path = self.files.ready(job.run);
+            let owner = spawn.user.as_ref().map(|user| (user.uid, user.gid));
+            let (read, write) = make_fifo(&path, owner, None).map_err(|error| {
+                failure(&format!("cannot make the readiness pipe `{}`", path.display()), &error)
+            })?;
+            ears.extras.push((Extra::Ready, read));
+            ears.given = Some(write);
+        }
+        for (extra, fd) in &ears.extras {
+            let message = ToKeeper::Hold { run: extra.key(job.run) };
+            let _ = self.keeper.send(&message, &[fd.as_raw_fd()]);
+        }
+        Ok(ears)
+    }
+}
+
 /// Tells one way of spawning from another, within one version of the daemon.
 fn hash_of(spawn: &crate::config::Spawn) -> u64 {
     u64::from(crc32fast::hash(format!("{spawn:?}").as_bytes()))
 }
 
-fn leaf_name(job: &Job) -> String {
+pub(super) fn leaf_name(job: &Job) -> String {
     format!("{}.{}", job.process, job.run)
 }
 
@@ -277,14 +351,16 @@ fn failure(what: &str, error: &io::Error) -> SpawnFailure {
     SpawnFailure { message: format!("{what}: {error}"), transient: true }
 }
 
-fn c_string(bytes: &[u8]) -> Result<CString, SpawnFailure> {
+pub(super) fn c_string(bytes: &[u8]) -> Result<CString, SpawnFailure> {
     CString::new(bytes).map_err(|_| SpawnFailure {
         message: "the command or its environment contains a NUL byte".into(),
         transient: false,
     })
 }
 
-fn c_strings<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Vec<CString>, SpawnFailure> {
+pub(super) fn c_strings<'a>(
+    texts: impl Iterator<Item = &'a str>,
+) -> Result<Vec<CString>, SpawnFailure> {
     texts.map(|text| c_string(text.as_bytes())).collect()
 }
 
@@ -306,7 +382,7 @@ fn refusal(stage: Stage, error: &io::Error, spawn: &crate::config::Spawn) -> Str
     format!("`{wish}` could not be set: {error}")
 }
 
-fn open_null() -> io::Result<OwnedFd> {
+pub(super) fn open_null() -> io::Result<OwnedFd> {
     File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from)
 }
 
@@ -336,7 +412,11 @@ fn open_fifo(path: &Path, flags: OFlag) -> io::Result<OwnedFd> {
 
 /// Makes a FIFO and opens it: the read end for us, `O_RDWR` for the child, so that the child
 /// never meets SIGPIPE, whoever is gone; see facts on FIFOs in fifo(7).
-fn make_fifo(path: &Path, owner: Option<(u32, u32)>) -> io::Result<(OwnedFd, OwnedFd)> {
+fn make_fifo(
+    path: &Path,
+    owner: Option<(u32, u32)>,
+    bytes: Option<i32>,
+) -> io::Result<(OwnedFd, OwnedFd)> {
     mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR)?;
     if let Some((uid, gid)) = owner {
         // `/dev/stdout` of the child opens the FIFO by path, as the child's user.
@@ -344,9 +424,14 @@ fn make_fifo(path: &Path, owner: Option<(u32, u32)>) -> io::Result<(OwnedFd, Own
     }
     let read = open_fifo(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK)?;
     let write = open_fifo(path, OFlag::O_RDWR)?;
-    let root = process::effective_uid() == 0;
-    let bytes = if root { PIPE_BYTES_ROOT } else { PIPE_BYTES_USER };
-    // A smaller pipe only means that a busy child waits sooner while we are away.
-    let _ = fcntl(&read, FcntlArg::F_SETPIPE_SZ(bytes));
+    if let Some(bytes) = bytes {
+        // A smaller pipe only means that a busy child waits sooner while we are away.
+        let _ = fcntl(&read, FcntlArg::F_SETPIPE_SZ(bytes));
+    }
     Ok((read, write))
+}
+
+fn output_pipe_bytes() -> i32 {
+    let root = process::effective_uid() == 0;
+    if root { PIPE_BYTES_ROOT } else { PIPE_BYTES_USER }
 }

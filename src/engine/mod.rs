@@ -40,6 +40,16 @@ mod run;
 
 mod launch;
 
+mod commands;
+
+mod output;
+
+mod extra;
+
+mod ears;
+
+mod lookouts;
+
 mod environment;
 
 mod keeper_link;

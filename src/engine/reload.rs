@@ -16,7 +16,7 @@ use crate::name::{ProcessName, RunId};
 use crate::store::sources::Active;
 
 /// Open files of the brain for each process: pidfd, the output's pipe twice, its log and index.
-/// The keeper has fewer.
+/// The keeper has fewer. A notification socket or a pipe of readiness is two more.
 const DESCRIPTORS_PER_PROCESS: u64 = 5;
 
 /// Open files of the brain for itself and for some clients.
@@ -260,6 +260,7 @@ impl Engine {
         let programs = config.programs.values().cloned().collect();
         self.set_config(Arc::new(config));
         self.tell(Event::Configure(programs));
+        self.attend_all();
         self.keep_goals();
         self.note_generation(&texts, how, by, plan.summary());
         let detail = plan.summary();
@@ -361,9 +362,14 @@ fn reloaded(plan: &Plan) -> Reloaded {
 /// Says when the limit on open files is too low for the processes of `config`, and the way out.
 pub(super) fn lacks_descriptors(config: &Config) -> Option<String> {
     let count = |program: &Arc<Program>| super::select::processes_of(program).len() as u64;
+    let ears = |program: &Arc<Program>| {
+        let spawn = &program.spawn;
+        count(program) * 2 * (u64::from(spawn.notify) + u64::from(spawn.ready_fd.is_some()))
+    };
     let processes: u64 = config.programs.values().map(count).sum();
+    let heard: u64 = config.programs.values().map(ears).sum();
     let (limit, hard) = crate::os::limits::nofile();
-    let needed = OWN_DESCRIPTORS + processes * DESCRIPTORS_PER_PROCESS;
+    let needed = OWN_DESCRIPTORS + processes * DESCRIPTORS_PER_PROCESS + heard;
     if needed <= limit {
         return None;
     }

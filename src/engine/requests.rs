@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::oneshot;
 
 use super::core_loop::Engine;
-use super::run::log_path;
+use super::output::log_path;
 use super::select::select;
 use super::upgrade::Wanted;
 use super::waiters::{Before, Reply, judge};

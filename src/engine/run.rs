@@ -1,13 +1,21 @@
 //! The engine's hands on one run.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-use crate::capture::Channel;
-use crate::config::Config;
+use super::extra::Extra;
+use crate::capture::{Channel, Cursor};
 use crate::keeper::wire::WaitStatus;
 use crate::name::{ProcessName, RunId};
 use crate::os::pidfd::PidFd;
+
+/// The place in a log at which the output of a run begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub(super) log: PathBuf,
+    pub(super) channel: Channel,
+    pub(super) from: Cursor,
+}
 
 /// One run that lives, or whose end is not yet dealt with.
 #[derive(Debug)]
@@ -18,6 +26,12 @@ pub(super) struct Run {
     pub(super) pidfd: Option<PidFd>,
     /// Read ends of its output, for the keeper that may follow the present one.
     pub(super) pipes: Vec<(Channel, OwnedFd)>,
+    /// What it is listened to through, beside its output.
+    pub(super) extras: Vec<(Extra, OwnedFd)>,
+    /// Where in which log its output begins, if anybody wants to know.
+    pub(super) marks: Vec<Mark>,
+    /// The pump was asked for them.
+    pub(super) wants_marks: bool,
     pub(super) cgroup: Option<PathBuf>,
     /// How the main process ended, once the keeper has told.
     pub(super) exit: Option<WaitStatus>,
@@ -38,6 +52,12 @@ impl Run {
         } else {
             pidfd.signal(signal)
         }
+    }
+
+    /// Lends what it is listened to through.
+    pub(super) fn extra(&self, wanted: Extra) -> Option<BorrowedFd<'_>> {
+        let found = self.extras.iter().find(|(extra, _)| *extra == wanted);
+        found.map(|(_, fd)| fd.as_fd())
     }
 
     /// Returns the descriptors as the keeper's table lists them: pipes, then the pidfd.
@@ -66,17 +86,4 @@ pub(super) fn exit_of(status: WaitStatus) -> crate::core::Exit {
 pub(super) struct Found {
     pub(super) run: RunId,
     pub(super) hands: Run,
-}
-
-/// Returns the current log segment of one stream: `LOG_DIR/web/0.stdout.log`.
-pub(super) fn log_path(config: &Config, process: &ProcessName, channel: Channel) -> PathBuf {
-    let stream = match channel {
-        Channel::Stdout => "stdout",
-        Channel::Stderr => "stderr",
-    };
-    config
-        .supervisor
-        .log_dir
-        .join(process.program().as_str())
-        .join(format!("{}.{stream}.log", process.file_stem()))
 }

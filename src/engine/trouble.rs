@@ -5,12 +5,20 @@ use tracing::{info, warn};
 
 use super::HappeningKind;
 use super::core_loop::Engine;
+use super::run::Mark;
 use crate::capture::Notice;
 
 impl Engine {
     pub(super) fn on_notice(&mut self, notice: Notice) {
         match notice {
             Notice::Ended { run } => self.close_run(run),
+            Notice::Marked { run, log, channel, from } => {
+                if let Some(hands) = self.runs.get_mut(&run) {
+                    hands.marks.push(Mark { log, channel, from });
+                    let process = hands.process.clone();
+                    self.attend(&process);
+                }
+            }
             Notice::Trouble { process, message } => {
                 self.note_trouble(&format!("log {process}"), Some(format!("{process}: {message}")));
             }

@@ -29,6 +29,9 @@ pub struct RunHeader {
     pub cgroup: Option<PathBuf>,
     /// Standard error goes where standard output goes.
     pub merged: bool,
+    /// The abstract name of its notification socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notify: Option<String>,
     /// Of the spawn settings, to see that they changed while no daemon lived.
     pub spawn_hash: u64,
 }
@@ -132,6 +135,16 @@ impl RunFiles {
         self.directory.join(format!("{run}.err"))
     }
 
+    /// Returns the path of the FIFO to which the run writes that it is ready.
+    pub fn ready(&self, run: RunId) -> PathBuf {
+        self.directory.join(format!("{run}.rdy"))
+    }
+
+    /// Returns the path of the file that says where in a log the output of the run begins.
+    pub fn mark(&self, run: RunId, stream: &str) -> PathBuf {
+        self.directory.join(format!("{run}.{stream}.mark"))
+    }
+
     /// Makes the record with its header, locked for as long as the file or a copy is open.
     ///
     /// # Errors
@@ -196,7 +209,9 @@ impl RunFiles {
 
     /// Removes everything of the run, the record last; what is gone already is fine.
     pub fn remove(&self, run: RunId) {
-        for path in [self.stdout(run), self.stderr(run), self.record(run)] {
+        let marks = [self.mark(run, "out"), self.mark(run, "err")];
+        let pipes = [self.stdout(run), self.stderr(run), self.ready(run)];
+        for path in pipes.into_iter().chain(marks).chain([self.record(run)]) {
             let _ = fs::remove_file(path); // A left-over is found, and removed, at takeover.
         }
     }
@@ -258,7 +273,13 @@ mod tests {
 
     fn header() -> RunHeader {
         let cgroup = Some(PathBuf::from("/sys/fs/cgroup/x"));
-        RunHeader { process: "web:0".into(), cgroup, merged: true, spawn_hash: u64::MAX }
+        RunHeader {
+            process: "web:0".into(),
+            cgroup,
+            merged: true,
+            notify: None,
+            spawn_hash: u64::MAX,
+        }
     }
 
     #[test]
@@ -284,6 +305,13 @@ mod tests {
         assert!(!files.read_record(run).unwrap().in_window);
         files.remove(run);
         assert_eq!(files.list().unwrap(), []);
+    }
+
+    #[test]
+    fn a_header_of_before_notification_sockets_loads() {
+        let line = r#"{"process":"web","cgroup":null,"merged":true,"spawn_hash":7}"#;
+        let (header, _) = parse(format!("{line}\n").as_bytes());
+        assert_eq!(header.unwrap().notify, None);
     }
 
     #[test]

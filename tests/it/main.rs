@@ -15,6 +15,10 @@ mod spawn;
 mod state;
 mod stopping;
 
+mod graph;
+mod notify;
+mod readiness;
+
 mod output;
 
 mod access;

@@ -1,7 +1,6 @@
 //! A real stack of Debian's own programs beside the odd ones, watched for wrong states.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use std::{env, thread};
@@ -10,6 +9,7 @@ use mendd::api::view::StatusView;
 
 use crate::harness::{Setup, find, is_full};
 use crate::proc;
+use crate::readiness::free_port;
 
 /// What the stack consists of on this machine.
 struct Stack {
@@ -50,10 +50,18 @@ fn postgres() -> Option<PathBuf> {
     found
 }
 
-/// A port that nothing listened on a moment ago.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("it is bound").port()
+/// Makes PostgreSQL's directory for the user that it runs as; returns that key of its program.
+fn postgres_home(data: &str) -> &'static str {
+    fs::create_dir(data).expect("a directory for the database");
+    if !proc::is_root() {
+        return "";
+    }
+    // PostgreSQL refuses to run as root.
+    let postgres = nix::unistd::User::from_name("postgres").ok().flatten();
+    let postgres = postgres.expect("Debian's package makes this user");
+    nix::unistd::chown(Path::new(data), Some(postgres.uid), Some(postgres.gid))
+        .expect("root may give a directory away");
+    "user = 'postgres'"
 }
 
 fn build(dir: &Path) -> Stack {
@@ -71,16 +79,8 @@ fn build(dir: &Path) -> Stack {
     }
     if let Some(bin) = postgres() {
         let bin = bin.display();
-        // PostgreSQL refuses to run as root.
-        let user = if proc::is_root() { "user = 'postgres'" } else { "" };
         let data = format!("{at}/pg");
-        fs::create_dir(&data).expect("a directory for the database");
-        if proc::is_root() {
-            let postgres = nix::unistd::User::from_name("postgres").ok().flatten();
-            let postgres = postgres.expect("Debian's package makes this user");
-            nix::unistd::chown(Path::new(&data), Some(postgres.uid), Some(postgres.gid))
-                .expect("root may give a directory away");
-        }
+        let user = postgres_home(&data);
         stack.add(
             "postgres",
             &format!(
@@ -167,11 +167,7 @@ fn a_real_stack_runs_without_a_wrong_state_and_leaves_nothing_behind() {
             node.display()
         ));
     }
-    if proc::is_root() {
-        // The database's own user must reach its directory.
-        let open = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
-        fs::set_permissions(setup.dir(), open).expect("our own directory");
-    }
+    open_to_all(setup.dir());
     let with_node = stack.text.contains("[program.node]");
     let daemon = setup.programs(&stack.text).start();
     for name in &stack.steady {
@@ -201,5 +197,64 @@ fn a_real_stack_runs_without_a_wrong_state_and_leaves_nothing_behind() {
     daemon.ctl_ok(&["stop", "forker"]);
     let grandchild = fs::read_to_string(daemon.file("grandchild")).expect("its pid");
     assert!(!proc::is_alive(grandchild.trim().parse().expect("a pid")));
+    assert_eq!(daemon.stop(), 0);
+}
+
+/// Lets the database's own user reach its directory.
+fn open_to_all(dir: &Path) {
+    if proc::is_root() {
+        let open = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
+        fs::set_permissions(dir, open).expect("our own directory");
+    }
+}
+
+#[test]
+fn a_real_chain_starts_link_by_link_when_the_one_before_is_ready() {
+    let tools = ["redis-server", "redis-cli", "nginx", "curl"].map(installed);
+    let (Some(bin), [Some(redis), Some(redis_cli), Some(nginx), Some(curl)]) = (postgres(), tools)
+    else {
+        return proc::skip("the chain needs PostgreSQL, Redis, nginx and curl");
+    };
+    let setup = Setup::new("");
+    open_to_all(setup.dir());
+    let (dir, at) = (setup.dir().to_owned(), setup.dir().display().to_string());
+    let data = format!("{at}/pg");
+    let user = postgres_home(&data);
+    let (bin, redis, nginx) = (bin.display(), redis.display(), nginx.display());
+    let (redis_cli, curl) = (redis_cli.display(), curl.display());
+    let (redis_port, web_port) = (free_port(), free_port());
+    let config = format!(
+        "daemon off;\npid {at}/nginx.pid;\nerror_log /dev/stderr;\nevents {{}}\n\
+         http {{ access_log off;\nserver {{ listen 127.0.0.1:{web_port}; return 204; }} }}\n"
+    );
+    fs::write(dir.join("nginx.conf"), config).expect("a configuration of nginx");
+    // Each link looks whether the one before it is there, and tells on it if not.
+    let daemon = setup
+        .programs(&format!(
+            "[program.worker]\nshell = true\nrequires = ['web']\nready = {{ after = '100ms' }}\n\
+             command = '{curl} -fs http://127.0.0.1:{web_port}/ || echo web >> {at}/early; \
+             echo start >> {at}/worker.starts; exec sleep 1000'\n\
+             [program.web]\nshell = true\nrequires = ['redis']\n\
+             ready = {{ http = 'http://127.0.0.1:{web_port}/', status = 204 }}\n\
+             command = '{redis_cli} -p {redis_port} ping | grep -q PONG || echo redis >> {at}/early; \
+             exec {nginx} -p {at} -e /dev/stderr -c {at}/nginx.conf'\n\
+             [program.redis]\nshell = true\nrequires = ['postgres']\n\
+             ready = {{ tcp = '127.0.0.1:{redis_port}' }}\n\
+             command = '{bin}/pg_isready -q -h {data} || echo postgres >> {at}/early; \
+             exec {redis} --port {redis_port} --bind 127.0.0.1 --dir {at} --save \"\"'\n\
+             [program.postgres]\nshell = true\n{user}\ndirectory = '/'\n\
+             stop = {{ signal = 'INT', grace = '30s' }}\nstart_timeout = '5m'\n\
+             ready = {{ exec = ['{bin}/pg_isready', '-q', '-h', '{data}'] }}\n\
+             command = '[ -e {data}/db/PG_VERSION ] || {bin}/initdb -D {data}/db --no-sync || exit; \
+             exec {bin}/postgres -D {data}/db -c listen_addresses= -k {data}'\n"
+        ))
+        .start();
+    let waits = daemon.process("worker");
+    assert_eq!((waits.state.as_str(), waits.waiting_for), ("STOPPED", vec!["web".to_owned()]));
+    daemon.ctl_ok(&["wait", "all", "--for", "ready"]);
+    let early = fs::read_to_string(dir.join("early")).unwrap_or_default();
+    assert_eq!(early, "", "started before these were ready");
+    let starts = fs::read_to_string(dir.join("worker.starts")).expect("it has started");
+    assert_eq!(starts, "start\n");
     assert_eq!(daemon.stop(), 0);
 }

@@ -56,7 +56,8 @@ fn facts(process: &ProcessView, look: &Look, now: Timestamp) -> String {
     let word = paint(look.color, state::style(tone), &process.state);
     let mut text = format!("{symbol} {name}: {word}");
     // That a running process is running is said, and how the last run ended has its own line.
-    let is_said = state::is_running(process) && process.reason.starts_with("running");
+    let is_plain = |reason: &str| reason == "running" || reason.starts_with("running; the run");
+    let is_said = state::is_running(process) && is_plain(&process.reason);
     if !process.reason.is_empty() && !is_said {
         text.push_str(&format!(", {}", process.reason));
     }
@@ -77,6 +78,8 @@ fn facts(process: &ProcessView, look: &Look, now: Timestamp) -> String {
     if process.health != "none" {
         fact("health", process.health.clone());
     }
+    fact("says", process.status_text.clone().unwrap_or_default());
+    fact("ready", readiness(process, now));
     fact("memory", process.memory_bytes.map(memory).unwrap_or_default());
     fact("cpu time", process.cpu_seconds.map(|used| format!("{used:.1} s")).unwrap_or_default());
     fact("waits for", process.waiting_for.join(", "));
@@ -97,6 +100,16 @@ fn next_try(process: &ProcessView, now: Timestamp) -> String {
     let Some(at) = process.retry_at.as_deref() else { return String::new() };
     let left = when::until(at, now).map(when::short).unwrap_or_default();
     format!("in {left} ({at})")
+}
+
+fn readiness(process: &ProcessView, now: Timestamp) -> String {
+    let left = process.gives_up_at.as_deref().and_then(|at| when::until(at, now));
+    match (process.ready, left) {
+        (None, _) => String::new(),
+        (Some(true), _) => "yes".to_owned(),
+        (Some(false), Some(left)) => format!("no, gives up in {}", when::short(left)),
+        (Some(false), None) => "no".to_owned(),
+    }
 }
 
 fn goal(process: &ProcessView) -> String {
@@ -148,6 +161,23 @@ mod tests {
 ";
         let now = "2026-11-23T12:00:00Z".parse().unwrap();
         assert_eq!(facts(&db, &Look::plain(), now), expected);
+    }
+
+    #[test]
+    fn what_a_start_waits_for_and_what_it_says_are_told() {
+        let mut db = process("db", "STARTING", Some(7));
+        db.reason = "tcp 127.0.0.1:5432: connection refused; gives up 1 min after its start".into();
+        db.status_text = Some("recovering".to_owned());
+        (db.ready, db.gives_up_at) = (Some(false), Some("2026-11-23T12:00:12Z".to_owned()));
+        let shown = facts(&db, &Look::plain(), "2026-11-23T12:00:00Z".parse().unwrap());
+        assert!(shown.contains("      says: recovering\n"), "{shown}");
+        assert!(shown.contains("     ready: no, gives up in 12s\n"), "{shown}");
+        (db.state, db.ready, db.gives_up_at) = ("RUNNING".to_owned(), Some(true), None);
+        let shown = facts(&db, &Look::plain(), Timestamp::now());
+        assert!(shown.contains("     ready: yes\n"), "{shown}");
+        db.reason = "running; restarted because `db` was replaced".to_owned();
+        let shown = facts(&db, &Look::plain(), Timestamp::now());
+        assert!(shown.contains("restarted because"), "{shown}");
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub struct WaitArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Target {
     Running,
+    /// Running, and ready where that is declared
+    Ready,
     Stopped,
     Exited,
     Fatal,
@@ -43,6 +45,7 @@ impl Target {
     fn is_reached(self) -> fn(&ProcessView) -> bool {
         match self {
             Self::Running => |process| process.state == "RUNNING",
+            Self::Ready => |process| process.state == "RUNNING" && process.ready != Some(false),
             Self::Stopped => |process| matches!(process.state.as_str(), "STOPPED" | "EXITED"),
             Self::Exited => |process| process.state == "EXITED",
             Self::Fatal => |process| process.state == "FATAL",
@@ -52,6 +55,7 @@ impl Target {
     fn word(self) -> &'static str {
         match self {
             Self::Running => "running",
+            Self::Ready => "ready",
             Self::Stopped => "stopped",
             Self::Exited => "exited",
             Self::Fatal => "fatal",
