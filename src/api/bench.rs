@@ -401,6 +401,8 @@ pub(super) fn running() -> ProcessStatus {
         state: StateCode::Running,
         goal: Goal::Up,
         goal_by: None,
+        enabled: true,
+        enabled_by: None,
         run: Some(RunId(3)),
         pid: Some(123),
         since: started,
@@ -481,6 +483,7 @@ fn program() -> Program {
             compress: config::Compression::None,
             full_disk_block: Duration::from_secs(30),
         },
+        watch: None,
     }
 }
 

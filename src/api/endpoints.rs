@@ -168,10 +168,13 @@ async fn act_one(
 ) -> Answer {
     let known: &[&str] = match change {
         Change::Signal => &["wait", "reason", "signal"],
+        Change::Enable | Change::Disable => &["wait", "reason", "now"],
         Change::Start | Change::Stop | Change::Restart | Change::Reload => &["wait", "reason"],
     };
     let query = Parameters::read(&parts.uri, known)?;
-    let options = ActOptions::read(query.get("wait"), query.get("signal"), query.get("reason"))?;
+    let mut options =
+        ActOptions::read(query.get("wait"), query.get("signal"), query.get("reason"))?;
+    options.now = query.flag("now")?;
     let name = path_name(parts).await?;
     input::no_body(body).await?;
     act(api, change, vec![name], options, peer).await
@@ -186,8 +189,9 @@ async fn act_many(
 ) -> Answer {
     Parameters::read(uri, &[])?;
     let body = input::read_act_body(body).await?;
-    let options =
+    let mut options =
         ActOptions::read(body.wait.as_deref(), body.signal.as_deref(), body.reason.as_deref())?;
+    options.now = body.now.unwrap_or(false);
     act(api, change, body.names, options, peer).await
 }
 
@@ -198,6 +202,10 @@ async fn act(
     options: ActOptions,
     peer: Arc<PeerCredentials>,
 ) -> Answer {
+    if options.now && !matches!(change, Change::Enable | Change::Disable) {
+        return Err(Fault::parameter("now", "only `enable` and `disable` take it"));
+    }
+    let now = options.now;
     let (verb, word) = match (change, options.signal) {
         (Change::Signal, None) => {
             return Err(Fault::parameter("signal", "it is missing; write for example `HUP`"));
@@ -210,6 +218,8 @@ async fn act(
         (Change::Stop, None) => (Verb::Stop, "stop"),
         (Change::Restart, None) => (Verb::Restart, "restart"),
         (Change::Reload, None) => (Verb::Reload, "reload"),
+        (Change::Enable, None) => (Verb::Enable { now }, "enable"),
+        (Change::Disable, None) => (Verb::Disable { now }, "disable"),
     };
     let audit = Audit::begin(Arc::clone(&peer), format!("{word} {}", names.join(" ")));
     let by = api.users.actor(&peer, options.reason).await;

@@ -20,9 +20,12 @@ fn every_route_answers() {
         let target = route.path.replace("{name}", "web");
         let (target, body) = match target.as_str() {
             "/v1/signal" => (target.clone(), r#"{"names":["web"],"signal":"HUP"}"#),
-            "/v1/start" | "/v1/stop" | "/v1/restart" | "/v1/reload-programs" => {
-                (target.clone(), r#"{"names":["web"]}"#)
-            }
+            "/v1/start"
+            | "/v1/stop"
+            | "/v1/restart"
+            | "/v1/reload-programs"
+            | "/v1/enable"
+            | "/v1/disable" => (target.clone(), r#"{"names":["web"]}"#),
             "/v1/log-level" if route.method == "PUT" => (target.clone(), r#"{"level":"debug"}"#),
             "/v1/programs/web/signal" => (format!("{target}?signal=HUP"), ""),
             "/v1/reload" => (format!("{target}?reason=good"), ""),

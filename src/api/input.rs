@@ -79,6 +79,8 @@ pub(super) struct ActOptions {
     pub(super) wait: Option<Duration>,
     pub(super) signal: Option<i32>,
     pub(super) reason: Option<String>,
+    /// With enabling and disabling: start or stop too.
+    pub(super) now: bool,
 }
 
 impl ActOptions {
@@ -91,6 +93,7 @@ impl ActOptions {
             wait: wait.map(read_wait).transpose()?,
             signal: signal.map(read_signal).transpose()?,
             reason: reason.map(read_reason).transpose()?,
+            now: false,
         })
     }
 }

@@ -95,6 +95,7 @@ fn each_schema_has_exactly_the_members_of_its_type() {
         wait: Some(text()),
         signal: Some(text()),
         reason: Some(text()),
+        now: Some(true),
     };
     let lists = Vec::new;
     let reload = ReloadView {

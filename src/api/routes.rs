@@ -51,6 +51,8 @@ pub(super) enum Change {
     Restart,
     Signal,
     Reload,
+    Enable,
+    Disable,
 }
 
 /// One route.
@@ -80,7 +82,7 @@ const fn many(path: &'static str, change: Change, summary: &'static str) -> Rout
 }
 
 /// Every route. `HEAD` is answered wherever `GET` is.
-pub(super) static ROUTES: [Route; 28] = [
+pub(super) static ROUTES: [Route; 32] = [
     get("/", Endpoint::Index, "this list"),
     get("/healthz", Endpoint::Health, "200 while the daemon's loop answers"),
     get("/readyz", Endpoint::Ready, "200 while the daemon takes requests and is not stopping"),
@@ -93,12 +95,16 @@ pub(super) static ROUTES: [Route; 28] = [
     one("/v1/programs/{name}/restart", Change::Restart, "restart; ?wait=10s&reason=…"),
     one("/v1/programs/{name}/signal", Change::Signal, "send ?signal=HUP"),
     one("/v1/programs/{name}/reload", Change::Reload, "send the program's reload signal"),
+    one("/v1/programs/{name}/enable", Change::Enable, "start by itself again; ?now=1&reason=…"),
+    one("/v1/programs/{name}/disable", Change::Disable, "not start by itself; ?now=1&reason=…"),
     get("/v1/programs/{name}/logs", Endpoint::ProgramLogs, "output of one program; ?follow=1"),
     many("/v1/start", Change::Start, "start the programs of the body"),
     many("/v1/stop", Change::Stop, "stop the programs of the body"),
     many("/v1/restart", Change::Restart, "restart the programs of the body"),
     many("/v1/signal", Change::Signal, "send a signal to the programs of the body"),
     many("/v1/reload-programs", Change::Reload, "send the reload signals of the body's programs"),
+    many("/v1/enable", Change::Enable, "let the programs of the body start by themselves"),
+    many("/v1/disable", Change::Disable, "let the programs of the body not start by themselves"),
     get("/v1/logs", Endpoint::Logs, "output of all programs, or of ?name=…; ?follow=1"),
     get("/v1/events", Endpoint::Events, "server-sent events; resume by Last-Event-ID or ?after=ID"),
     post("/v1/reload", Role::Admin, Endpoint::Reload, "read and apply the configuration again"),

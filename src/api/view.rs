@@ -41,6 +41,17 @@ pub struct ProcessView {
     pub goal: String,
     pub goal_by: Option<String>,
     pub goal_reason: Option<String>,
+    /// Whether it starts with the daemon: an operator's word, else `autostart`.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+    /// Who enabled or disabled it; absent where `autostart` decides.
+    #[serde(default)]
+    pub enabled_by: Option<String>,
+    #[serde(default)]
+    pub enabled_reason: Option<String>,
+    /// RFC 3339.
+    #[serde(default)]
+    pub enabled_at: Option<String>,
     pub pid: Option<u32>,
     pub run: Option<u64>,
     /// `none` until the program declares checks.
@@ -106,7 +117,13 @@ pub struct ExitView {
     pub text: String,
 }
 
-/// Body of `POST /v1/start`, `/v1/stop`, `/v1/restart`, `/v1/signal`, `/v1/reload-programs`.
+/// What a daemon that knows of no disabled programs means.
+fn yes() -> bool {
+    true
+}
+
+/// Body of `POST /v1/start`, `/v1/stop`, `/v1/restart`, `/v1/signal`, `/v1/reload-programs`,
+/// `/v1/enable`, `/v1/disable`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ActBody {
@@ -120,6 +137,9 @@ pub struct ActBody {
     pub signal: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Only for `enable` and `disable`: start or stop them as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub now: Option<bool>,
 }
 
 /// Answer to the acts.

@@ -7,8 +7,8 @@ use clap::{Args, Parser, Subcommand};
 use super::exit::Exit;
 use super::printer::ColorWhen;
 use super::verbs::{
-    act, apply, completion, config, log_level, logs, plan, reload, shutdown, signal, status,
-    upgrade, wait, watch,
+    act, apply, completion, config, enable, log_level, logs, plan, reload, shutdown, signal,
+    status, upgrade, wait, watch,
 };
 
 /// Controls mendd: shows, starts, stops and restarts what it supervises.
@@ -49,6 +49,12 @@ pub enum Verb {
     /// Stop and start processes; those that do not run are started
     #[command(after_help = act::RESTART_EXAMPLES)]
     Restart(act::ActArgs),
+    /// Let programs start by themselves, from the next boot on
+    #[command(after_help = enable::ENABLE_EXAMPLES)]
+    Enable(enable::EnableArgs),
+    /// Let programs not start by themselves any more; by hand they may
+    #[command(after_help = enable::DISABLE_EXAMPLES)]
+    Disable(enable::EnableArgs),
     /// Reload mendd's configuration; with NAMES tell these programs to reload theirs
     #[command(after_help = reload::EXAMPLES)]
     Reload(reload::ReloadArgs),

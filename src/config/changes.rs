@@ -9,11 +9,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::model::{
-    Backoff, Breaker, Compression, Config, Lifecycle, Limits, LogFormat, Logs, Program,
-    RestartPolicy, Sink, Spawn, Stdin, Stop, Supervisor,
+    Backoff, Breaker, Compression, Config, Lifecycle, Limits, LogFormat, Logs, OnWatch, Program,
+    RestartPolicy, Sink, Spawn, Stdin, Stop, Supervisor, Watch, WatchTarget,
 };
 use super::readiness::{Probe, Probing, Ready};
 use super::units::{format_duration, signal_name};
+use super::watch::WATCH_IGNORE;
 
 /// When a changed key takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +39,7 @@ pub struct KeyChange {
 /// Returns what differs between two declarations of one program.
 pub fn program_changes(old: &Program, new: &Program) -> Vec<KeyChange> {
     let mut list = List::default();
-    let Program { name: _, group, replicas, spawn, lifecycle, logs } = old;
+    let Program { name: _, group, replicas, spawn, lifecycle, logs, watch } = old;
     list.effect = Effect::Restart;
     compare_spawn(&mut list, spawn, &new.spawn);
     // One process without a number and numbered ones have different names.
@@ -50,6 +51,7 @@ pub fn program_changes(old: &Program, new: &Program) -> Vec<KeyChange> {
     list.value("group", group, &new.group);
     compare_lifecycle(&mut list, lifecycle, &new.lifecycle);
     compare_logs(&mut list, logs, &new.logs);
+    compare_watch(&mut list, watch.as_ref(), new.watch.as_ref());
     list.changes
 }
 
@@ -338,6 +340,39 @@ fn compare_logs(list: &mut List, old: &Logs, new: &Logs) {
     };
     list.value("logs.compress", compression(*compress), compression(new.compress));
     list.time("logs.full_disk_block", *full_disk_block, new.full_disk_block);
+}
+
+fn compare_watch(list: &mut List, old: Option<&Watch>, new: Option<&Watch>) {
+    let mut push = |key: &str, text: &dyn Fn(&Watch) -> String| {
+        list.push(key.to_owned(), old.map(text), new.map(text));
+    };
+    // A field more must be told too.
+    let _ = old.map(|Watch { targets: _, ignore: _, debounce: _, act: _ }| ());
+    push("watch", &|watch| list_of(&watch.targets));
+    push("watch_ignore", &|watch| {
+        list_of(watch.ignore.iter().filter(|name| !WATCH_IGNORE.contains(&name.as_str())))
+    });
+    push("watch_debounce", &|watch| format_duration(watch.debounce));
+    push("on_watch", &|watch| match watch.act {
+        OnWatch::Restart => "restart".to_owned(),
+        OnWatch::Signal(signal) => format!("signal:{}", signal_name(signal)),
+    });
+}
+
+impl Display for WatchTarget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Path(path) => write!(f, "{}", path.display()),
+            Self::Glob { root, parts } => {
+                write!(
+                    f,
+                    "{}/{}",
+                    root.display().to_string().trim_end_matches('/'),
+                    parts.join("/")
+                )
+            }
+        }
+    }
 }
 
 fn compare_supervisor(list: &mut List, old: &Supervisor, new: &Supervisor) {

@@ -145,6 +145,10 @@ pub const KEYS: &[Key] = keys! {
     Program "stop.sequence.signal", "signal", "", "\"INT\"", "signal of this step";
     Program "stop.sequence.grace", "duration", "10s", "\"5s\"", "time before the next step";
     Program "reload_signal", "signal", "none", "\"HUP\"", "makes it read its configuration again";
+    Program "watch", "path or list of paths or globs", "[]", "[\"/srv/web/**/*.py\"]", "files, directories or globs, relative to this file; a change renews what runs";
+    Program "watch_ignore", "list of names or globs", "[]", "[\"*.log\", \"build\"]", "what is not watched, beside what editors and version control leave";
+    Program "watch_debounce", "duration", "500ms", "\"500ms\"", "so long must nothing change before anything is done";
+    Program "on_watch", "restart, reload or signal:NAME", "reload with reload_signal, else restart", "\"restart\"", "what is done when a watched file has changed";
     Program "logs.sink", "file, stdout, journald or none", "file", "\"file\"", "where output goes; stdout and journald in addition to the file";
     Program "logs.merge_stderr", "boolean", "true", "false", "one log for both streams";
     Program "logs.max_size", "size", "10MiB", "\"10MiB\"", "a file is closed at the line end after this size";
@@ -161,7 +165,6 @@ pub const KEYS: &[Key] = keys! {
 const LATER: &[(Section, &str, &str)] = &[
     (Section::Supervisor, "http", "control over TCP"),
     (Section::Program, "check", "health checks"),
-    (Section::Program, "watch", "restarts on changed files"),
     (Section::Program, "heal", "healing"),
     (Section::Program, "schedule", "scheduled programs"),
     (Section::Top, "session", "tmux sessions"),

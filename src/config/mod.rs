@@ -28,6 +28,7 @@ mod lifecycle;
 mod logs;
 mod program;
 mod ready;
+mod watch;
 
 mod relations;
 
@@ -57,6 +58,7 @@ pub use supervisor::parse_log_filter;
 pub use units::{
     UnitError, format_duration, parse_duration, parse_signal, parse_size, signal_name,
 };
+pub use watch::WATCH_IGNORE;
 
 use crate::name::{GroupName, NameError, ProgramName};
 use keys::Section;

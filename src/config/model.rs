@@ -82,6 +82,8 @@ pub struct Program {
     pub spawn: Spawn,
     pub lifecycle: Lifecycle,
     pub logs: Logs,
+    /// Files whose change renews it. A change of this never restarts a process.
+    pub watch: Option<Watch>,
 }
 
 /// How a process is brought to life. A change of any of it needs a restart.
@@ -269,6 +271,39 @@ pub enum Sink {
 pub enum Compression {
     None,
     Zstd,
+}
+
+/// Files that a program watches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Watch {
+    /// Never empty.
+    pub targets: Vec<WatchTarget>,
+    /// What is left out below the directories: a name at any depth, or a glob of whole paths.
+    pub ignore: Vec<String>,
+    /// So long must nothing change before anything is done.
+    pub debounce: Duration,
+    pub act: OnWatch,
+}
+
+/// One entry of `watch`, absolute.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WatchTarget {
+    /// A file, or a directory with everything below it.
+    Path(PathBuf),
+    Glob {
+        /// The longest directory without wildcards.
+        root: PathBuf,
+        /// What follows the root, one part for each directory and the last for the file.
+        parts: Vec<String>,
+    },
+}
+
+/// What is done when a watched file has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnWatch {
+    Restart,
+    /// Sends this signal to the main processes.
+    Signal(i32),
 }
 
 /// A named set of programs, `[group.NAME]`.

@@ -7,10 +7,11 @@ use super::command::command;
 use super::identity::identity;
 use super::lifecycle::{Dependency, lifecycle};
 use super::logs::logs;
-use super::model::{EnvironmentFile, Limits, Program, Spawn, Stdin};
+use super::model::{EnvironmentFile, Identity, Limits, Program, Spawn, Stdin};
 use super::read::{Context, Place};
 use super::readiness::Ready;
 use super::tree::{Node, Table};
+use super::watch::watch;
 use crate::name::{GroupName, ProgramName};
 
 /// Most processes of one program.
@@ -44,6 +45,8 @@ pub(super) fn program(
         Some(Ready::Descriptor(number)) => Some(number),
         Some(Ready::Notify | Ready::After(_) | Ready::Log(_) | Ready::Probe(_)) | None => None,
     };
+    let home = home(cx, spawn.user.as_ref());
+    let watch = watch(cx, table, lifecycle.reload_signal, home.as_deref());
     let replicas = table.get(cx, "replicas").and_then(|node| cx.integer(&node, 1..=MAX_REPLICAS));
     let program = Program {
         group: own_group(name)?,
@@ -52,6 +55,7 @@ pub(super) fn program(
         spawn,
         lifecycle,
         logs,
+        watch,
     };
     Some(Draft { program, place: place?.clone(), dependencies })
 }
@@ -59,6 +63,14 @@ pub(super) fn program(
 /// Returns the group of a program that no `[group.…]` lists; the two kinds of name are alike.
 fn own_group(name: &ProgramName) -> Option<GroupName> {
     name.as_str().parse().ok()
+}
+
+/// Returns what `~` stands for in the paths of a program.
+fn home(cx: &Context<'_>, user: Option<&Identity>) -> Option<PathBuf> {
+    match user {
+        Some(identity) => Some(identity.home.clone()),
+        None => (cx.env)("HOME").map(PathBuf::from),
+    }
 }
 
 fn spawn(
@@ -69,10 +81,7 @@ fn spawn(
     inherited: &BTreeMap<String, String>,
 ) -> Spawn {
     let user = identity(cx, table);
-    let home = match &user {
-        Some(identity) => Some(identity.home.clone()),
-        None => (cx.env)("HOME").map(PathBuf::from),
-    };
+    let home = home(cx, user.as_ref());
     let home = home.as_deref();
     let get = |key: &str| table.get(cx, key);
     let flag = |key: &str| get(key).and_then(|node| cx.boolean(&node));

@@ -36,6 +36,9 @@ impl Supervisor {
                     }
                 }
             }
+            Command::Switch { programs, enabled, by } => {
+                self.switch(programs, enabled, &by, actions);
+            }
             Command::Shutdown { by } => self.begin_shutdown(by),
         }
     }
@@ -81,8 +84,8 @@ impl Supervisor {
 
     /// Wants up what these processes require and want, and so on down.
     ///
-    /// An operator's start takes everything with it; without an operator, what one has stopped
-    /// stays stopped.
+    /// An operator's start takes everything with it but what is disabled; without an operator,
+    /// what one has stopped stays stopped.
     pub(super) fn raise_requirements(
         &mut self,
         now: Instant,
@@ -115,6 +118,9 @@ impl Supervisor {
         by: Option<&Actor>,
         actions: &mut Vec<Action>,
     ) {
+        if self.disabled_by(program).is_some() {
+            return;
+        }
         let names: Vec<ProcessName> = self.processes_of(program).cloned().collect();
         let facts = |name: &ProcessName| self.get(name).map(|process| &process.facts);
         let is_up =

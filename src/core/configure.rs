@@ -86,16 +86,12 @@ impl Supervisor {
     ) {
         if self.get(name).is_none() {
             let mut process = Process::new(name.clone(), program.clone(), now);
-            if let Some((goal, by)) = self.remembered.remove(name) {
-                process.facts.goal_by = Some(by);
-                process.facts.goal = goal;
-            } else if program.lifecycle.autostart {
-                process.facts.goal = Goal::Up;
-            }
+            (process.facts.goal, process.facts.goal_by) = self.first_goal(name, program);
             process.persist(actions);
             return self.insert(process);
         }
         let newest = RunId(self.next_run.0.saturating_sub(1));
+        let enabled = self.is_enabled(program);
         self.update(name, |process| {
             let partners = &process.program.lifecycle.restart_with;
             if *partners != program.lifecycle.restart_with && process.run().is_some() {
@@ -107,8 +103,7 @@ impl Supervisor {
             if process.facts.removed {
                 process.facts.removed = false;
                 if process.facts.goal_by.is_none() {
-                    let autostart = program.lifecycle.autostart;
-                    process.facts.goal = if autostart { Goal::Up } else { Goal::Down };
+                    process.facts.goal = if enabled { Goal::Up } else { Goal::Down };
                 }
                 process.persist(actions);
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Mix;
 use crate::config::Program;
-use crate::name::{ProcessName, RunId};
+use crate::name::{ProcessName, ProgramName, RunId};
 use crate::time::{Instant, Wall};
 
 /// Everything that can happen.
@@ -20,6 +20,8 @@ pub enum Event {
     ConfigureMix(Mix),
     /// An operator asked for something.
     Operator(Command),
+    /// Files that the program watches have changed; the sentence says which.
+    FilesChanged { program: ProgramName, cause: String },
     /// [`Action::Spawn`] worked: the program's `main()` is being executed.
     Spawned { run: RunId, pid: u32 },
     /// [`Action::Spawn`] did not work; the run never existed.
@@ -74,6 +76,12 @@ pub enum Command {
     Signal {
         processes: Vec<ProcessName>,
         signal: i32,
+        by: Actor,
+    },
+    /// Decides whether these programs start by themselves from the next boot on.
+    Switch {
+        programs: Vec<ProgramName>,
+        enabled: bool,
         by: Actor,
     },
     /// Stops everything in order; the goals stay as they are for the next start.
@@ -183,6 +191,10 @@ pub struct ProcessStatus {
     pub goal: Goal,
     /// Who set the goal, when it was not the configuration.
     pub goal_by: Option<Actor>,
+    /// Whether it starts with the daemon: the operator's word, else `autostart`.
+    pub enabled: bool,
+    /// Who enabled or disabled it.
+    pub enabled_by: Option<Actor>,
     /// The run that lives, or that is being stopped.
     pub run: Option<RunId>,
     pub pid: Option<u32>,

@@ -21,6 +21,12 @@ mod mix;
 
 mod apply;
 
+mod switches;
+
+mod renewal;
+
+pub mod filewatch;
+
 mod restore;
 
 mod status;
@@ -53,6 +59,8 @@ mod bench;
 mod readiness_tests;
 #[cfg(test)]
 mod supervisor_tests;
+#[cfg(test)]
+mod switches_tests;
 
 pub use apply::{Apply, ApplyOrder, ApplyStage, ApplyStep, Progress};
 pub use event::*;
@@ -62,3 +70,4 @@ pub use plan::{Fate, Plan, ProgramChange, Programs};
 pub use program::{Born, Failing, Remains, Said, Snapshot, State, StopPhase};
 pub use restore::{Found, FoundRun, Restore};
 pub use supervisor::Supervisor;
+pub use switches::Switch;

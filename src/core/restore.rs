@@ -312,5 +312,6 @@ pub(super) fn placeholder(name: &ProgramName) -> Program {
             compress: config::Compression::None,
             full_disk_block: Duration::from_secs(30),
         },
+        watch: None,
     }
 }

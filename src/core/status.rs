@@ -4,7 +4,7 @@ use super::program::{Born, Process, State, StopPhase};
 use super::supervisor::Supervisor;
 use super::text;
 use super::{Goal, ProcessStatus};
-use crate::name::ProcessName;
+use crate::name::{ProcessName, ProgramName};
 
 impl Supervisor {
     pub(super) fn status_of(&self, process: &Process) -> ProcessStatus {
@@ -17,6 +17,8 @@ impl Supervisor {
             state: process.code(),
             goal: facts.goal,
             goal_by: facts.goal_by.clone(),
+            enabled: self.is_enabled(&process.program),
+            enabled_by: self.switches.get(&process.program.name).map(|switch| switch.by.clone()),
             run: process.run(),
             pid: process.signallable().and(process.born()).map(|born| born.pid),
             since: facts.since,
@@ -138,6 +140,14 @@ impl Supervisor {
         let facts = &process.facts;
         match (&facts.goal_by, facts.goal) {
             (Some(by), Goal::Down) => format!("stopped by {}", text::actor(by)),
+            (None, Goal::Down) if self.disabled_by(&process.program.name).is_some() => {
+                let verb = if facts.last_exit.is_none() { "not started" } else { "stopped" };
+                let program = &process.program.name;
+                format!("{verb}: {}", self.why_disabled(program).unwrap_or_default())
+            }
+            (None, Goal::Down) if self.is_enabled(&process.program) => {
+                "stopped; it is enabled and starts with the next boot".to_owned()
+            }
             (None, Goal::Down) if facts.last_exit.is_none() => {
                 "not started: `autostart` is off".to_owned()
             }
@@ -195,6 +205,11 @@ impl Supervisor {
             return format!("requires `{program}`, which has no process");
         };
         let name = &blocker.facts.process;
+        if blocker.facts.goal == Goal::Down
+            && let Some(why) = self.why_disabled(program)
+        {
+            return format!("requires `{program}`, which was {why}");
+        }
         let how = match blocker.facts.state {
             State::Stopped => match (&blocker.facts.goal_by, blocker.facts.goal) {
                 (Some(by), Goal::Down) => format!("which was stopped by {}", text::actor(by)),
@@ -220,6 +235,11 @@ impl Supervisor {
             State::Running { .. } => "which is about to stop".to_owned(),
         };
         format!("requires `{name}`, {how}")
+    }
+    /// Says who disabled a program, why, and the way out.
+    fn why_disabled(&self, program: &ProgramName) -> Option<String> {
+        let by = self.disabled_by(program)?;
+        Some(format!("disabled by {}; `mendctl enable --now {program}`", text::actor(by)))
     }
 }
 

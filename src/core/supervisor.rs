@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::order::Graph;
 use super::program::{Process, Snapshot, Standing, State};
+use super::switches::Switch;
 use super::{Action, Actor, Event, Goal, Mix, ProcessStatus};
 use crate::config::Program;
 use crate::name::{ProcessName, ProgramName, RunId};
@@ -28,6 +29,8 @@ pub struct Supervisor {
     pub(super) stirred: BTreeSet<(i32, ProcessName)>,
     /// Goals of before the reboot, until the first configuration takes them up.
     pub(super) remembered: BTreeMap<ProcessName, (Goal, Actor)>,
+    /// What operators enabled and disabled.
+    pub(super) switches: BTreeMap<ProgramName, Switch>,
     pub(super) live: usize,
     pub(super) shutdown: Option<Actor>,
     pub(super) shutdown_complete: bool,
@@ -55,6 +58,7 @@ impl Supervisor {
             order: BTreeSet::new(),
             stirred: BTreeSet::new(),
             remembered: BTreeMap::new(),
+            switches: BTreeMap::new(),
             live: 0,
             shutdown: None,
             shutdown_complete: false,
@@ -75,6 +79,9 @@ impl Supervisor {
             }
             Event::ConfigureMix(mix) => self.configure(now, &mix, &mut actions),
             Event::Operator(command) => self.command(now, command, &mut actions),
+            Event::FilesChanged { program, cause } => {
+                self.renew(now, &program, &cause, &mut actions);
+            }
             Event::Spawned { run, pid } => self.on_run(run, |process, _| {
                 process.on_spawned(now, run, pid, &mut actions);
             }),

@@ -1,5 +1,6 @@
 //! What the engine writes down, and the trouble it has with it. No trouble stops supervision.
 
+use std::collections::BTreeMap;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,16 +8,16 @@ use std::sync::Arc;
 use tokio::sync::broadcast;
 use tracing::warn;
 
+use super::kept::Kept;
 use super::{Happening, HappeningKind, active};
-use crate::core::{Actor, Snapshot};
-use crate::name::{ProcessName, RunId};
+use crate::core::{Actor, Snapshot, Switch};
+use crate::name::{ProcessName, ProgramName, RunId};
 use crate::store::generations::Generations;
 use crate::store::goals::{self, SetGoal};
 use crate::store::journal::{Journal, State};
 use crate::store::runs::RunFiles;
-use crate::store::slots::{Durability, Slots};
 use crate::store::sources::Active;
-use crate::store::{Note, decisions, events::EventLog};
+use crate::store::{Note, decisions, events::EventLog, switches};
 use crate::time::Wall;
 
 /// Key of the next run's number in the journal; no process can be called so.
@@ -25,8 +26,8 @@ const NEXT_RUN: &str = "!next-run";
 /// Key of the shutdown that is under way.
 const SHUTDOWN: &str = "!shutdown";
 
-/// Bytes of one goals slot at the start; it grows when it must.
-const GOALS_SLOT_BYTES: usize = 8192;
+/// Key of what operators enabled and disabled, for a brain that comes back on this boot.
+const SWITCHES: &str = "!switches";
 
 /// All that is written down.
 pub(super) struct Books {
@@ -34,13 +35,13 @@ pub(super) struct Books {
     journal: Journal,
     events: EventLog,
     listeners: broadcast::Sender<Arc<Happening>>,
-    goals: Slots,
-    /// The goals as they are on disk.
-    goals_written: Vec<u8>,
+    goals: Kept,
+    switches: Kept,
+    /// The switches as they are in the journal.
+    switches_noted: Vec<u8>,
     files: RunFiles,
     pub(super) generations: Generations,
     journal_trouble: Option<String>,
-    goals_trouble: Option<String>,
 }
 
 /// What an earlier brain left.
@@ -48,6 +49,7 @@ pub(super) struct Past {
     pub(super) snapshots: Vec<Snapshot>,
     pub(super) next_run: RunId,
     pub(super) goals: Vec<SetGoal>,
+    pub(super) switches: BTreeMap<ProgramName, Switch>,
     /// Who ended the daemon, and its exit code, when the brain died in the middle of it.
     pub(super) shutdown: Option<(Actor, u8)>,
     pub(super) notes: Vec<Note>,
@@ -78,26 +80,19 @@ impl Books {
         notes.extend(more);
         let (events, more) = events;
         notes.extend(more);
-        let (slots, loaded, mut more) = Slots::open(
-            &state_dir.join("goals"),
-            goals::VERSION,
-            GOALS_SLOT_BYTES,
-            Durability::Synced,
-        );
-        // The last note then says why; it is over as soon as a write succeeds.
-        let goals_trouble =
-            if slots.is_writable() { None } else { more.pop().map(|note| note.to_string()) };
-        notes.extend(more);
+        let goals = Kept::open(&state_dir.join("goals"), goals::VERSION, "goals", &mut notes);
+        let file = state_dir.join("switches");
+        let switches = Kept::open(&file, switches::VERSION, "switches", &mut notes);
         let (generations, mut more) = Generations::open(state_dir);
         if !generations.is_writable() {
             more.pop(); // Told as trouble, which may be over one day.
         }
         notes.extend(more);
-        let goals_written = loaded.map(|loaded| loaded.body).unwrap_or_default();
         let mut past = Past {
             snapshots: Vec::new(),
             next_run: RunId(1),
             goals: Vec::new(),
+            switches: BTreeMap::new(),
             shutdown: None,
             notes: Vec::new(),
         };
@@ -105,8 +100,19 @@ impl Books {
             tracing::info!("the machine has been started again since the last run");
         }
         past.read_journal(&state, runtime_dir, &mut notes);
-        if !goals_written.is_empty() {
-            match goals::decode(&goals_written) {
+        let switches_noted = state.get(SWITCHES).map(|body| body.to_vec()).unwrap_or_default();
+        let body = if switches_noted.is_empty() { switches.written() } else { &switches_noted };
+        if !body.is_empty() {
+            match switches::decode(body) {
+                Ok(switches) => past.switches = switches,
+                Err(error) => notes.push(Note {
+                    file,
+                    text: format!("what was enabled and disabled is not understood: {error}"),
+                }),
+            }
+        }
+        if !goals.written().is_empty() {
+            match goals::decode(goals.written()) {
                 Ok(goals) => past.goals = goals,
                 Err(error) => notes.push(Note {
                     file: state_dir.join("goals"),
@@ -120,12 +126,12 @@ impl Books {
             journal,
             events,
             listeners,
-            goals: slots,
-            goals_written,
+            goals,
+            switches,
+            switches_noted,
             files,
             generations,
             journal_trouble: None,
-            goals_trouble,
         };
         Ok((books, past))
     }
@@ -177,28 +183,28 @@ impl Books {
 
     /// Returns the present trouble with the goals.
     pub(super) fn goals_trouble(&self) -> Option<String> {
-        self.goals_trouble.clone()
+        self.goals.trouble()
+    }
+
+    /// Returns the present trouble with the switches.
+    pub(super) fn switches_trouble(&self) -> Option<String> {
+        self.switches.trouble()
     }
 
     /// Writes the goals that operators set, if they changed.
     pub(super) fn keep_goals(&mut self, goals: &[SetGoal]) {
-        let body = goals::encode(goals);
-        if body == self.goals_written && self.goals_trouble.is_none() {
-            return;
+        self.goals.write(goals::encode(goals));
+    }
+
+    /// Writes what operators enabled and disabled, if it changed.
+    pub(super) fn keep_switches(&mut self, switches: &BTreeMap<ProgramName, Switch>) {
+        let body = switches::encode(switches);
+        if body != self.switches_noted {
+            let result = self.journal.put(SWITCHES, &body);
+            self.journal_result(result);
+            self.switches_noted = body.clone();
         }
-        match self.goals.write(&body) {
-            Ok(()) => {
-                self.goals_written = body;
-                self.goals_trouble = None;
-            }
-            Err(error) => {
-                self.goals_trouble = Some(format!(
-                    "goals cannot be written to `{}` ({error}): a reboot would bring back the \
-                     ones before",
-                    self.goals.path().display()
-                ));
-            }
-        }
+        self.switches.write(body);
     }
 
     /// Keeps what is active.
@@ -234,6 +240,10 @@ impl Books {
     pub(super) fn close(&mut self, processes: &[ProcessName]) {
         if self.goals_trouble().is_none() {
             processes.iter().for_each(|process| self.forget(process));
+        }
+        if self.switches_trouble().is_none() {
+            let result = self.journal.delete(SWITCHES);
+            self.journal_result(result);
         }
         active::forget(&self.runtime_dir);
         self.forget_shutdown();
@@ -274,6 +284,9 @@ impl Past {
             }
             if key == SHUTDOWN {
                 self.shutdown = goals::decode_shutdown(body);
+                continue;
+            }
+            if key == SWITCHES {
                 continue;
             }
             match decisions::decode(body) {

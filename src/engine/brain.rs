@@ -15,6 +15,7 @@ use super::apply::Applying;
 use super::core_loop::{End, Engine, Sources};
 use super::ears::Ears;
 use super::fdstore::FdStore;
+use super::file_watch::FileWatcher;
 use super::held::Held;
 use super::keeper_link::KeeperSender;
 use super::launch::{self, Workshop};
@@ -32,6 +33,7 @@ use super::{
 };
 use crate::capture::{Followers, Pump};
 use crate::config::{Config, DaemonLog, Loaded, Source};
+use crate::core::filewatch::FileWatch;
 use crate::core::{self, Actor, Event, FoundRun, Progress, Restore, Supervisor};
 use crate::keeper::arguments::KeeperArguments;
 use crate::keeper::wire::ToKeeper;
@@ -121,6 +123,10 @@ impl Brain {
             warn!("{text}");
             trouble.insert("goals".to_owned(), text);
         }
+        if let Some(text) = books.switches_trouble() {
+            warn!("{text}");
+            trouble.insert("switches".to_owned(), text);
+        }
         let applying = setup.apply.map(|(new, progress)| {
             Applying::resume((Arc::clone(&active), texts.clone()), new, progress)
         });
@@ -171,6 +177,8 @@ impl Brain {
         let (ears, heard) = Ears::new();
         let (lookouts, seen) = Lookouts::new();
         let (watch, config_changes) = config_watch::start(&config);
+        let (mut file_watcher, touched) = FileWatcher::new();
+        file_watcher.arm(&config);
         let mut engine = Engine {
             core: Supervisor::new(fastrand::u64(..)),
             config,
@@ -204,6 +212,8 @@ impl Brain {
             ears,
             lookouts,
             instance,
+            file_watcher,
+            file_changes: FileWatch::default(),
         };
         let adopted = found.len();
         engine.take_over(found, past);
@@ -219,6 +229,7 @@ impl Brain {
             notices,
             signals: signals()?,
             config_changes,
+            touched,
             checked,
             read,
             heard,
@@ -392,6 +403,7 @@ impl Engine {
         if let Some(applying) = &self.applying {
             self.core.remember_goals(applying.progress().goals.clone());
         }
+        self.core.remember_switches(past.switches);
         if let Some((_, code)) = &past.shutdown {
             self.ending.begin(now + self.config.supervisor.shutdown_timeout, *code);
         }

@@ -14,6 +14,7 @@ use super::books::Books;
 use super::config_watch::ConfigWatch;
 use super::ears::{Ears, Heard};
 use super::fdstore::FdStore;
+use super::file_watch::{FileWatcher, Touched};
 use super::keeper_link::{KeeperLink, KeeperSender};
 use super::launch::{Born, Job, Jobs, Launched};
 use super::lookouts::{Lookouts, Seen};
@@ -27,6 +28,7 @@ use super::waiters::Waiters;
 use super::{Door, HappeningKind, Refusal, Request, systemd};
 use crate::capture::{Notice, Pump};
 use crate::config::{Config, Program};
+use crate::core::filewatch::FileWatch;
 use crate::core::{Action, Actor, Change, Event, SpawnFailure, StateCode, Supervisor};
 use crate::keeper::wire::{ToBrain, ToKeeper, WaitStatus};
 use crate::name::{ProcessName, ProgramName, RunId};
@@ -82,6 +84,8 @@ pub(super) struct Engine {
     pub(super) lookouts: Lookouts,
     /// `MEND_INSTANCE` of what this daemon starts.
     pub(super) instance: String,
+    pub(super) file_watcher: FileWatcher,
+    pub(super) file_changes: FileWatch,
 }
 
 /// Where the engine's events come from.
@@ -92,6 +96,7 @@ pub(super) struct Sources {
     pub(super) notices: UnboundedReceiver<Notice>,
     pub(super) signals: UnboundedReceiver<i32>,
     pub(super) config_changes: UnboundedReceiver<PathBuf>,
+    pub(super) touched: UnboundedReceiver<Touched>,
     pub(super) checked: UnboundedReceiver<Checked>,
     pub(super) read: UnboundedReceiver<Read>,
     pub(super) heard: UnboundedReceiver<Heard>,
@@ -142,6 +147,7 @@ impl Engine {
                 Some(seen) = sources.seen.recv() => self.on_seen(seen),
                 Some(signal) = sources.signals.recv() => self.on_signal(signal),
                 Some(_) = sources.config_changes.recv() => self.look_at_files(),
+                Some(touched) = sources.touched.recv() => self.on_touched(touched),
                 Some(read) = sources.read.recv() => self.on_read(read),
                 Some(checked) = sources.checked.recv() => self.on_checked(checked),
                 Some(request) = sources.door.requests.recv() => self.on_request(request),
@@ -171,6 +177,7 @@ impl Engine {
             self.ending.deadline(),
             self.systemd.next_ping(),
             self.applying.as_ref().and_then(Applying::next_deadline),
+            self.file_changes.next_deadline(),
         ]
         .into_iter()
         .flatten()
@@ -183,6 +190,9 @@ impl Engine {
             // What was said in time counts, however late it is heard.
             self.hear_all();
             self.tell(Event::DeadlineReached);
+        }
+        if self.file_changes.next_deadline().is_some_and(|at| at <= now) {
+            self.renew_due();
         }
         if self.ending.take_deadline(now) {
             self.on_late_shutdown();
@@ -256,6 +266,9 @@ impl Engine {
         }
         if self.trouble.contains_key(super::generations::TROUBLE) {
             self.save_generations();
+        }
+        if self.books.switches_trouble().is_some() {
+            self.keep_switches();
         }
         touched
     }

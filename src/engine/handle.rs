@@ -102,6 +102,14 @@ pub enum Verb {
     /// Sends the program's reload signal.
     Reload,
     Signal(i32),
+    /// Starts by itself from the next boot on, with `now` also at once.
+    Enable {
+        now: bool,
+    },
+    /// Does not start by itself any more, with `now` it is stopped too.
+    Disable {
+        now: bool,
+    },
 }
 
 /// What an act did to one process.

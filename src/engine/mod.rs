@@ -14,6 +14,8 @@ mod requests;
 
 mod select;
 
+mod switching;
+
 mod waiters;
 
 mod trouble;
@@ -29,6 +31,8 @@ mod shutdown;
 mod upgrade;
 
 mod successor;
+
+mod estate;
 
 mod standby;
 
@@ -56,9 +60,17 @@ mod keeper_link;
 
 mod books;
 
+mod kept;
+
 pub(crate) mod active;
 
 mod config_watch;
+
+mod watched;
+
+mod file_watch;
+
+mod renewal;
 
 mod systemd;
 

@@ -281,6 +281,8 @@ impl Engine {
             }
         }
         self.watch.arm(&self.config);
+        self.file_watcher.arm(&self.config);
+        self.keep_changes_that_count();
         (self.on_reload)(&self.config);
     }
 

@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use super::core_loop::Engine;
 use super::output::log_path;
 use super::select::select;
+use super::switching::join;
 use super::upgrade::Wanted;
 use super::waiters::{Before, Reply, judge};
 use super::{
@@ -98,7 +99,7 @@ impl Engine {
         } else {
             self.selected(&act.names)
         };
-        let selected = match checked.and_then(|selected| self.check_act(verb, selected)) {
+        let mut selected = match checked.and_then(|selected| self.check_act(verb, selected)) {
             Ok(selected) => selected,
             Err(refusal) => {
                 self.audit(&by, said, Some(&refusal));
@@ -107,6 +108,7 @@ impl Engine {
             }
         };
         self.audit(&by, said, None);
+        let left_out = self.take_disabled(verb, &act.names, &mut selected);
         let before: BTreeMap<_, _> = selected
             .iter()
             .filter_map(|process| {
@@ -118,10 +120,11 @@ impl Engine {
         match act.wait {
             Some(wait) => {
                 self.changed.extend(before.keys().cloned());
-                self.waiters.add(verb, before, now + wait, reply);
+                self.waiters.add(verb, before, left_out, now + wait, reply);
             }
             None => {
-                let _ = reply.send(Ok(self.outcomes_now(verb, &before)));
+                let outcomes = self.outcomes_now(verb, &before);
+                let _ = reply.send(Ok(join(outcomes, left_out)));
             }
         }
     }
@@ -143,6 +146,9 @@ impl Engine {
                 }
             }
         }
+        if matches!(verb, Verb::Enable { .. } | Verb::Disable { .. }) {
+            self.check_switch(&selected)?;
+        }
         if matches!(verb, Verb::Reload | Verb::Signal(_)) {
             let running = |process: &ProcessName| {
                 self.core.status(process).is_some_and(|status| status.pid.is_some())
@@ -162,6 +168,8 @@ impl Engine {
             Verb::Start => self.tell(Event::Operator(Command::Start { processes, by })),
             Verb::Stop => self.tell(Event::Operator(Command::Stop { processes, by })),
             Verb::Restart => self.tell(Event::Operator(Command::Restart { processes, by })),
+            Verb::Enable { now } => self.switch(processes, true, now, by),
+            Verb::Disable { now } => self.switch(processes, false, now, by),
             Verb::Signal(signal) => {
                 self.tell(Event::Operator(Command::Signal { processes, signal, by }));
             }
@@ -240,6 +248,10 @@ fn verb_word(verb: Verb) -> String {
         Verb::Stop => "stop".into(),
         Verb::Restart => "restart".into(),
         Verb::Reload => "reload".into(),
+        Verb::Enable { now: false } => "enable".into(),
+        Verb::Enable { now: true } => "enable --now".into(),
+        Verb::Disable { now: false } => "disable".into(),
+        Verb::Disable { now: true } => "disable --now".into(),
         Verb::Signal(signal) => format!("signal {}", crate::config::signal_name(signal)),
     }
 }

@@ -16,10 +16,9 @@ use nix::sys::socket::{
 use tokio::io::unix::AsyncFd;
 use tracing::{info, warn};
 
-use super::core_loop::Engine;
 use super::systemd::Notifier;
 use crate::keeper::arguments::KeeperArguments;
-use crate::keeper::wire::{HEADER_BYTES, ToBrain};
+use crate::keeper::wire::HEADER_BYTES;
 use crate::keeper::{HANDOVER_SOCKET, KEEPER_LOCK, is_another_keeper_there};
 use crate::os::peer::peer_credentials;
 use crate::os::readable::readable;
@@ -49,42 +48,6 @@ pub(super) trait Estate {
 
     /// Returns how long another keeper may stand and not ask; `None`: for ever.
     fn patience(&self) -> Option<Duration>;
-}
-
-impl Estate for Engine {
-    fn count(&self) -> usize {
-        self.runs.len()
-    }
-
-    fn send(&self, socket: BorrowedFd<'_>) -> io::Result<()> {
-        for (run, hands) in &self.runs {
-            let pipes = u8::try_from(hands.pipes.len()).unwrap_or(0);
-            let entry = ToBrain::Entry {
-                run: *run,
-                pid: hands.pid,
-                exit: hands.exit,
-                pipes,
-                has_pidfd: hands.pidfd.is_some(),
-            };
-            seqpacket::send(socket, &entry.encode(), &hands.descriptors(), true)?;
-            for (extra, fd) in &hands.extras {
-                let entry = ToBrain::Entry {
-                    run: extra.key(*run),
-                    pid: None,
-                    exit: None,
-                    pipes: 1,
-                    has_pidfd: false,
-                };
-                seqpacket::send(socket, &entry.encode(), &[fd.as_raw_fd()], true)?;
-            }
-        }
-        seqpacket::send(socket, &ToBrain::End.encode(), &[], true)
-    }
-
-    /// The output of these runs moves nowhere else.
-    fn patience(&self) -> Option<Duration> {
-        None
-    }
 }
 
 /// Returns when another keeper than `killed` has everything, or needs none of it; then whether it

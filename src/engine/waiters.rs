@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use tokio::sync::oneshot;
 
+use super::switching::{Switched, judge_switch, with_word};
 use super::{Outcome, OutcomeKind, Refusal, Verb};
 use crate::core::{Goal, ProcessStatus, StateCode};
 use crate::name::{ProcessName, RunId};
@@ -29,11 +30,13 @@ pub(super) struct Before {
     pub(super) state: StateCode,
     pub(super) run: Option<RunId>,
     pub(super) restarts: u64,
+    pub(super) switched: Switched,
 }
 
 impl From<&ProcessStatus> for Before {
     fn from(status: &ProcessStatus) -> Self {
-        Self { state: status.state, run: status.run, restarts: status.restarts }
+        let switched = Switched::from(status);
+        Self { state: status.state, run: status.run, restarts: status.restarts, switched }
     }
 }
 
@@ -46,10 +49,11 @@ impl Waiters {
         &mut self,
         verb: Verb,
         pending: BTreeMap<ProcessName, Before>,
+        done: Vec<Outcome>,
         until: Instant,
         reply: Reply,
     ) {
-        self.0.push(Waiter { verb, pending, done: Vec::new(), until, reply });
+        self.0.push(Waiter { verb, pending, done, until, reply });
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -141,6 +145,14 @@ pub(super) fn judge(
             (Goal::Down, _) if status.run.is_none() => Some((OutcomeKind::Done, "stopped".into())),
             (Goal::Down, _) => None,
         },
+        Verb::Enable { now: false } => Some(judge_switch(true, before.switched, status)),
+        Verb::Disable { now: false } => Some(judge_switch(false, before.switched, status)),
+        Verb::Enable { now: true } => {
+            judge_start(before, status).map(|outcome| with_word(true, outcome))
+        }
+        Verb::Disable { now: true } => {
+            judge(Verb::Stop, before, status).map(|outcome| with_word(false, outcome))
+        }
         Verb::Reload | Verb::Signal(_) => Some((OutcomeKind::Done, "signalled".into())),
     }
 }

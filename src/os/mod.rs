@@ -22,6 +22,8 @@ pub mod usage;
 
 pub mod process;
 
+pub mod inotify;
+
 pub mod readable;
 
 pub mod notify_socket;

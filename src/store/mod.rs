@@ -18,6 +18,8 @@ pub mod decisions;
 
 pub mod goals;
 
+pub mod switches;
+
 pub mod sources;
 
 pub mod applying;

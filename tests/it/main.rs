@@ -26,7 +26,9 @@ mod apply;
 mod apply_crash;
 mod config_files;
 mod control;
+mod enable;
 mod reload;
+mod watch;
 
 mod bad_input;
 

@@ -149,6 +149,7 @@ impl Kernel {
             Event::Configure(_)
             | Event::ConfigureMix(_)
             | Event::Operator(_)
+            | Event::FilesChanged { .. }
             | Event::DeadlineReached => {}
         }
         if !self.calm && self.rng.u8(..8) == 0 {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use mendd::config::{
-    Backoff, Breaker, Compression, Lifecycle, Limits, Logs, Program, Ready, RestartPolicy, Sink,
-    Spawn, Stdin, Stop, StopStep,
+    Backoff, Breaker, Compression, Lifecycle, Limits, Logs, OnWatch, Program, Ready, RestartPolicy,
+    Sink, Spawn, Stdin, Stop, StopStep, Watch, WatchTarget,
 };
 use mendd::name::{ProcessName, ProgramName};
 
@@ -101,6 +101,16 @@ fn program(rng: &mut Rng, name: &str, earlier: &[ProgramName]) -> Program {
             compress: Compression::None,
             full_disk_block: Duration::ZERO,
         },
+        watch: (rng.u8(..3) > 0).then(|| watch(rng)),
+    }
+}
+
+fn watch(rng: &mut Rng) -> Watch {
+    Watch {
+        targets: vec![WatchTarget::Path("/a".into())],
+        ignore: Vec::new(),
+        debounce: Duration::ZERO,
+        act: if rng.bool() { OnWatch::Restart } else { OnWatch::Signal(1) },
     }
 }
 

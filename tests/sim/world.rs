@@ -2,8 +2,9 @@
 //!
 //! After each event it is asserted that: no run starts before the one before is known to be
 //! gone; what an operator stopped does not start; nothing starts before what it requires is
-//! ready; in an orderly end nothing stops before what depends on it;
-//! no deadline that was reached is named again; what is on record is what the core knows.
+//! ready; in an orderly end nothing stops before what depends on it; no deadline that was reached
+//! is named again; what is on record is what the core knows; what is disabled does not start
+//! unless somebody started it since the boot.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -12,9 +13,12 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use mendd::config::{Program, Ready};
-use mendd::core::{Action, Actor, Command, Event, Goal, Restore, Snapshot, StateCode, Supervisor};
+use mendd::core::{
+    Action, Actor, Command, Event, Goal, Restore, Snapshot, StateCode, Supervisor, Switch,
+};
 use mendd::name::{ProcessName, ProgramName, RunId};
 use mendd::store::decisions;
+use mendd::store::goals::SetGoal;
 use mendd::time::{Instant, Wall};
 
 use crate::kernel::{Kernel, Main};
@@ -30,6 +34,11 @@ pub(crate) struct World {
     record: BTreeMap<ProcessName, Vec<u8>>,
     /// What the operator stopped and nobody started since.
     stopped: BTreeSet<ProcessName>,
+    /// What the engine has written down of the goals and the switches.
+    goals: Vec<SetGoal>,
+    switches: BTreeMap<ProgramName, Switch>,
+    /// What was up when it was disabled, or was started by hand, since the boot.
+    by_hand: BTreeSet<ProcessName>,
     shutdown_completions: u32,
     /// The shortest start period that was configured during the life of a program.
     periods: BTreeMap<ProgramName, Duration>,
@@ -58,6 +67,9 @@ impl World {
             programs: programs.clone(),
             record: BTreeMap::new(),
             stopped: BTreeSet::new(),
+            goals: Vec::new(),
+            switches: BTreeMap::new(),
+            by_hand: BTreeSet::new(),
             shutdown_completions: 0,
             periods: BTreeMap::new(),
             trace: String::new(),
@@ -78,6 +90,7 @@ impl World {
             88..92 => self.reconfigure(),
             92..95 => self.lie(),
             95..97 => self.die(),
+            97 => self.reboot(),
             _ => {
                 let whole = self.rng.bool();
                 if whole {
@@ -113,13 +126,28 @@ impl World {
         let processes: Vec<ProcessName> =
             all.into_iter().filter(|_| self.rng.u8(..3) == 0).collect();
         let by = actor();
-        let command = match self.rng.u8(..10) {
+        let command = match self.rng.u8(..13) {
             0..5 => Command::Start { processes, by },
             5..7 => Command::Stop { processes, by },
             7..9 => Command::Restart { processes, by },
-            _ => Command::Signal { processes, signal: 1, by },
+            9 => Command::Signal { processes, signal: 1, by },
+            10..12 => {
+                let programs = self.some_program().into_iter().collect();
+                Command::Switch { programs, enabled: self.rng.bool(), by }
+            }
+            _ => {
+                let Some(program) = self.some_program() else { return };
+                let cause = "`/a` changed".to_owned();
+                self.send(Event::FilesChanged { program, cause });
+                return;
+            }
         };
         self.send(Event::Operator(command));
+    }
+
+    fn some_program(&mut self) -> Option<ProgramName> {
+        let count = self.programs.len();
+        (count > 0).then(|| self.programs[self.rng.usize(..count)].name.clone())
     }
 
     fn reconfigure(&mut self) {
@@ -174,6 +202,16 @@ impl World {
         ) = &event
         {
             self.forget_stops(processes);
+            self.by_hand.extend(processes.iter().cloned());
+        }
+        if let Event::Operator(Command::Switch { enabled: false, programs, .. }) = &event {
+            let up = self.core.statuses().filter(|status| status.goal == Goal::Up);
+            let hit = up.filter(|status| programs.contains(status.process.program()));
+            self.by_hand.extend(hit.map(|status| status.process));
+        }
+        if let Event::Operator(Command::Switch { enabled: true, programs, .. }) = &event {
+            // The newer word holds; a dependant may take it along from now on.
+            self.stopped.retain(|process| !programs.contains(process.program()));
         }
         self.note_periods();
         let actions = self.core.on_event(self.now, event.clone());
@@ -191,6 +229,8 @@ impl World {
         if let Event::Operator(Command::Stop { processes, .. }) = event {
             self.stopped.extend(processes);
         }
+        self.goals = self.core.explicit_goals();
+        self.switches = self.core.switches().clone();
         self.check_record();
         true
     }
@@ -232,6 +272,7 @@ impl World {
                 assert_eq!(self.kernel.may_live(&process), None, "{process} was forgotten alive");
                 self.record.remove(&process);
                 self.stopped.remove(&process);
+                self.by_hand.remove(&process);
             }
             Action::ShutdownComplete => self.shutdown_completions += 1,
         }
@@ -248,6 +289,8 @@ impl World {
         assert_eq!(self.kernel.may_live(process), None, "two runs of {process}");
         assert!(!self.stopped.contains(process), "{process} was stopped, and starts");
         assert!(!self.core.is_shutting_down(), "{process} starts during shutdown");
+        let off = self.core.switches().get(process.program()).is_some_and(|s| !s.enabled);
+        assert!(!off || self.by_hand.contains(process), "{process} is disabled, and starts");
         let status = self.core.status(process).expect("a process that starts is known");
         assert_eq!(status.goal, Goal::Up, "{process} starts although it should be down");
         for required in &status.program.lifecycle.requires {
@@ -347,6 +390,8 @@ impl World {
         self.note_periods();
         writeln!(self.trace, "the brain dies").expect("a string takes everything");
         self.core = Supervisor::new(self.rng.u64(..));
+        self.core.remember_goals(self.goals.clone());
+        self.core.remember_switches(self.switches.clone());
         for action in self.core.restore(self.now, restore) {
             self.execute(action);
         }
@@ -356,6 +401,20 @@ impl World {
     /// Nothing fails from the beginning.
     pub(crate) fn be_calm(&mut self) {
         self.kernel.calm = true;
+    }
+
+    /// The machine starts again: goals and switches are all that is left.
+    fn reboot(&mut self) {
+        writeln!(self.trace, "the machine starts again").expect("a string takes everything");
+        self.kernel = Kernel::new(self.rng.u64(..));
+        self.record.clear();
+        self.by_hand.clear();
+        self.core = Supervisor::new(self.rng.u64(..));
+        self.core.remember_goals(self.goals.clone());
+        self.core.remember_switches(self.switches.clone());
+        let configured = programs::processes(&self.programs);
+        self.stopped.retain(|process| configured.contains(process));
+        self.send(Event::Configure(self.programs.clone()));
     }
 
     /// From now on nothing fails, dies or lies by itself. What is on its way still arrives.

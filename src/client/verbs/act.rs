@@ -56,6 +56,14 @@ pub(crate) enum Act {
     Restart,
     Signal,
     Reload,
+    /// With or without a start.
+    Enable {
+        now: bool,
+    },
+    /// With or without a stop.
+    Disable {
+        now: bool,
+    },
 }
 
 impl Act {
@@ -66,6 +74,8 @@ impl Act {
             Self::Restart => "/v1/restart",
             Self::Signal => "/v1/signal",
             Self::Reload => "/v1/reload-programs",
+            Self::Enable { .. } => "/v1/enable",
+            Self::Disable { .. } => "/v1/disable",
         }
     }
 
@@ -76,6 +86,8 @@ impl Act {
             Self::Restart => "restarting",
             Self::Signal => "signalling",
             Self::Reload => "reloading",
+            Self::Enable { .. } => "enabling",
+            Self::Disable { .. } => "disabling",
         }
     }
 
@@ -87,12 +99,19 @@ impl Act {
             Self::Restart => "restarted",
             Self::Signal => "signalled",
             Self::Reload => "reloaded",
+            Self::Enable { .. } => "enabled",
+            Self::Disable { .. } => "disabled",
         }
     }
 
     fn is_reached(self) -> fn(&ProcessView) -> bool {
         match self {
-            Self::Stop => |process| process.pid.is_none() && process.state != "STOPPING",
+            Self::Stop | Self::Disable { now: true } => {
+                |process| process.pid.is_none() && process.state != "STOPPING"
+            }
+            Self::Enable { now: true } => state::is_running,
+            Self::Enable { now: false } => |process| process.enabled,
+            Self::Disable { now: false } => |process| !process.enabled,
             Self::Start | Self::Restart | Self::Signal | Self::Reload => state::is_running,
         }
     }
@@ -104,6 +123,7 @@ pub(crate) async fn run(context: &mut Context, act: Act, args: &ActArgs) -> Resu
         wait: None,
         signal: None,
         reason: args.reason.clone(),
+        now: None,
     };
     perform(context, act, body, args.waiting).await
 }
@@ -149,7 +169,12 @@ fn print_outcome(context: &mut Context, act: Act, outcome: &OutcomeView) -> Resu
         "" => word.to_owned(),
         message => message.to_owned(),
     };
-    let pid = outcome.process.pid.filter(|_| act != Act::Stop && outcome.result == "done");
+    let has_started = match act {
+        Act::Start | Act::Restart | Act::Signal | Act::Reload => true,
+        Act::Enable { now } => now,
+        Act::Stop | Act::Disable { .. } => false,
+    };
+    let pid = outcome.process.pid.filter(|_| has_started && outcome.result == "done");
     if let Some(pid) = pid.filter(|_| !message.contains("pid ")) {
         message.push_str(&format!(", pid {pid}"));
     }

@@ -15,8 +15,10 @@ Examples:
   mendctl completion fish > ~/.config/fish/completions/mendctl.fish";
 
 /// The verbs that take names, as the shells' patterns list them.
-const NAMED: [&str; 9] =
-    ["status", "start", "stop", "restart", "reload", "signal", "logs", "tail", "wait"];
+const NAMED: [&str; 11] = [
+    "status", "start", "stop", "restart", "enable", "disable", "reload", "signal", "logs", "tail",
+    "wait",
+];
 
 #[derive(Debug, Clone, Args)]
 pub struct CompletionArgs {

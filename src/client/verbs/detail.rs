@@ -93,6 +93,7 @@ fn facts(process: &ProcessView, look: &Look, now: Timestamp) -> String {
         fact("last exit", format!("{}, {}", exit.text, when::ago(&exit.at, now)));
     }
     fact("goal", goal(process));
+    fact("enabled", enabled(process));
     text
 }
 
@@ -123,6 +124,19 @@ fn goal(process: &ProcessView) -> String {
     goal
 }
 
+/// Says what an operator decided about the start; nothing where `autostart` decides.
+fn enabled(process: &ProcessView) -> String {
+    let Some(by) = &process.enabled_by else { return String::new() };
+    let mut text = format!("{}, by {by}", if process.enabled { "yes" } else { "no" });
+    if let Some(reason) = &process.enabled_reason {
+        text.push_str(&format!(": {reason}"));
+    }
+    if let Some(at) = &process.enabled_at {
+        text.push_str(&format!(" ({at})"));
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,6 +153,10 @@ mod tests {
         db.retry_at = Some("2026-11-23T12:00:12Z".to_owned());
         db.goal_by = Some("root".to_owned());
         db.goal_reason = Some("after the move".to_owned());
+        db.enabled = false;
+        db.enabled_by = Some("alice".to_owned());
+        db.enabled_reason = Some("moves".to_owned());
+        db.enabled_at = Some("2026-11-23T11:00:00Z".to_owned());
         db.exit = Some(ExitView {
             kind: "code".to_owned(),
             code: Some(3),
@@ -158,6 +176,7 @@ mod tests {
   next try: in 12s (2026-11-23T12:00:12Z)
  last exit: exited with code 3, 1m ago
       goal: up, set by root: after the move
+   enabled: no, by alice: moves (2026-11-23T11:00:00Z)
 ";
         let now = "2026-11-23T12:00:00Z".parse().unwrap();
         assert_eq!(facts(&db, &Look::plain(), now), expected);

@@ -6,6 +6,8 @@ pub(super) mod detail;
 
 pub(super) mod act;
 
+pub(super) mod enable;
+
 pub(super) mod progress;
 
 pub(super) mod reload;
@@ -51,6 +53,8 @@ pub(super) async fn run(context: &mut Context, verb: Verb) -> Result<Exit, Failu
         Verb::Start(args) => act::run(context, act::Act::Start, &args).await,
         Verb::Stop(args) => act::run(context, act::Act::Stop, &args).await,
         Verb::Restart(args) => act::run(context, act::Act::Restart, &args).await,
+        Verb::Enable(args) => enable::run(context, &args, true).await,
+        Verb::Disable(args) => enable::run(context, &args, false).await,
         Verb::Reload(args) => reload::run(context, &args).await,
         Verb::Plan(args) => plan::run(context, &args).await,
         Verb::Apply(args) => apply::run(context, &args).await,

@@ -43,6 +43,7 @@ pub(crate) async fn run(context: &mut Context, args: &ReloadArgs) -> Result<Exit
             wait: None,
             signal: None,
             reason: args.reason.clone(),
+            now: None,
         };
         return act::perform(context, Act::Reload, body, args.waiting).await;
     }

@@ -32,6 +32,7 @@ pub(crate) async fn run(context: &mut Context, args: &SignalArgs) -> Result<Exit
         wait: None,
         signal: Some(args.signal.clone()),
         reason: args.reason.clone(),
+        now: None,
     };
     let waiting = Waiting { timeout: Duration::ZERO, no_wait: true };
     act::perform(context, Act::Signal, body, waiting).await
