@@ -7,8 +7,8 @@ use clap::{Args, Parser, Subcommand};
 use super::exit::Exit;
 use super::printer::ColorWhen;
 use super::verbs::{
-    act, apply, completion, config, enable, log_level, logs, plan, reload, shutdown, signal,
-    status, upgrade, wait, watch,
+    act, apply, completion, config, enable, explain, log_level, logs, plan, reload, shutdown,
+    signal, status, upgrade, wait, watch,
 };
 
 /// Controls mendd: shows, starts, stops and restarts what it supervises.
@@ -94,6 +94,9 @@ pub enum Verb {
     /// Check a configuration without a daemon; show the ones before
     #[command(after_help = config::EXAMPLES)]
     Config(config::ConfigArgs),
+    /// Say at length what the code of a mistake means
+    #[command(after_help = explain::EXAMPLES)]
+    Explain(explain::ExplainArgs),
     /// Print a completion script for a shell
     #[command(after_help = completion::EXAMPLES)]
     Completion(completion::CompletionArgs),

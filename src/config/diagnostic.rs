@@ -110,12 +110,13 @@ impl std::error::Error for Report {}
 /// Draws diagnostics, one paragraph each, with the text of `sources` that they are about.
 pub fn render(diagnostics: &[Diagnostic], sources: &[Source], colour: bool) -> String {
     let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
+    let sources: Vec<Lined<'_>> = sources.iter().map(Lined::new).collect();
     let mut out = String::new();
     for diagnostic in diagnostics.iter().take(MAX_RENDERED) {
         if !out.is_empty() {
             out.push_str("\n\n");
         }
-        out.push_str(&renderer.render(&[group(diagnostic, sources)]));
+        out.push_str(&renderer.render(&[group(diagnostic, &sources)]));
     }
     if let Some(more) = diagnostics.len().checked_sub(MAX_RENDERED).filter(|n| *n > 0) {
         out.push_str(&format!("\n\n… and {more} more"));
@@ -126,7 +127,19 @@ pub fn render(diagnostics: &[Diagnostic], sources: &[Source], colour: bool) -> S
     out
 }
 
-fn group<'a>(diagnostic: &'a Diagnostic, sources: &'a [Source]) -> Group<'a> {
+/// A file with the places of its line ends, so that the last line costs no more than the first.
+struct Lined<'a> {
+    source: &'a Source,
+    ends: Vec<usize>,
+}
+
+impl<'a> Lined<'a> {
+    fn new(source: &'a Source) -> Self {
+        Self { source, ends: source.text.match_indices('\n').map(|(at, _)| at).collect() }
+    }
+}
+
+fn group<'a>(diagnostic: &'a Diagnostic, sources: &[Lined<'a>]) -> Group<'a> {
     let level = match diagnostic.severity {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
@@ -166,12 +179,13 @@ struct Excerpt<'a> {
 }
 
 impl<'a> Excerpt<'a> {
-    fn new(sources: &'a [Source], file: &Path, span: &Range<usize>) -> Option<Self> {
-        let text = sources.iter().find(|source| source.path == file)?.text.as_str();
+    fn new(sources: &[Lined<'a>], file: &Path, span: &Range<usize>) -> Option<Self> {
+        let lined = sources.iter().find(|lined| lined.source.path == file)?;
+        let text = lined.source.text.as_str();
         let start = floor(text, span.start);
         let end = floor(text, span.end).max(start);
         let mut from = text[..start].rfind('\n').map_or(0, |at| at + 1);
-        let first_line = text[..from].bytes().filter(|b| *b == b'\n').count() + 1;
+        let first_line = lined.ends.partition_point(|end| *end < from) + 1;
         if start - from > MAX_LINE_BYTES {
             from = floor(text, start - MAX_LINE_BYTES / 2);
         }

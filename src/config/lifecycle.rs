@@ -70,6 +70,17 @@ pub(super) fn lifecycle(
     let range = i64::from(i32::MIN)..=i64::from(i32::MAX);
     let priority = get("priority").and_then(|node| cx.integer(&node, range));
     let codes = |key: &str| get(key).map(|node| exit_codes(cx, &node));
+    let (success, permanent) = (codes("success_exit_codes"), codes("permanent_exit_codes"));
+    let success = success.unwrap_or_else(|| vec![0]);
+    let permanent = permanent.unwrap_or_default();
+    if let (Some(code), Some(node)) =
+        (permanent.iter().find(|code| success.contains(code)), get("permanent_exit_codes"))
+    {
+        let message =
+            format!("exit code {code} is a success and permanent: the program goes to FATAL");
+        let help = "keep it in one of `success_exit_codes` and `permanent_exit_codes`";
+        cx.warning(&node.place(), "contradictory-exit-code", message, help);
+    }
     let lifecycle = Lifecycle {
         autostart: get("autostart").and_then(|node| cx.boolean(&node)).unwrap_or(true),
         priority: priority.and_then(|n| i32::try_from(n).ok()).unwrap_or(DEFAULT_PRIORITY),
@@ -84,8 +95,8 @@ pub(super) fn lifecycle(
         restart: get("restart")
             .and_then(|node| cx.choice(&node, &policies))
             .unwrap_or(RestartPolicy::Always),
-        success_exit_codes: codes("success_exit_codes").unwrap_or_else(|| vec![0]),
-        permanent_exit_codes: codes("permanent_exit_codes").unwrap_or_default(),
+        success_exit_codes: success,
+        permanent_exit_codes: permanent,
         backoff: backoff(cx, &table.sub(cx, "backoff")),
         breaker: breaker(cx, &table.sub(cx, "breaker")),
         stop: stop(cx, table),

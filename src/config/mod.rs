@@ -14,10 +14,14 @@ pub mod keys;
 pub mod paths;
 pub mod units;
 
+pub mod explain;
+
 mod diagnostic;
 mod interpolate;
 mod read;
 mod source;
+
+pub mod globbing;
 mod tree;
 
 mod supervisor;
@@ -36,6 +40,8 @@ mod changes;
 
 #[cfg(test)]
 mod broken_tests;
+#[cfg(test)]
+mod hostile_tests;
 #[cfg(test)]
 mod load_tests;
 
@@ -214,6 +220,7 @@ fn build(cx: &Context<'_>, documents: &[Spanned<DeTable<'_>>]) -> Config {
         }
     }
     relations::check_dependencies(cx, &drafts);
+    relations::check_shutdown(cx, &supervisor, &drafts);
     let groups = relations::groups(cx, &found.groups, &mut drafts);
     Config {
         supervisor,
@@ -249,7 +256,7 @@ impl<'t> Sections<'t> {
                 match name {
                     "include" => {
                         for (text, item) in cx.strings(&node(Section::Top)).unwrap_or_default() {
-                            if source::is_glob(&text) {
+                            if globbing::is_glob(&text) {
                                 found.globs.push(source::absolute_glob(cx, &item, &text));
                             }
                         }

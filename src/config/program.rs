@@ -114,7 +114,15 @@ fn spawn(
         stdin: get("stdin")
             .and_then(|node| match cx.string(&node)?.as_str() {
                 "null" => Some(Stdin::Null),
-                text => cx.resolve(&node, text, home).map(Stdin::File),
+                text => {
+                    let path = cx.resolve(&node, text, home)?;
+                    if !path.exists() {
+                        let message = format!("`{}` does not exist", path.display());
+                        let help = "create it before the start, or use \"null\"";
+                        cx.warning(&node.place(), "missing-file", message, help);
+                    }
+                    Some(Stdin::File(path))
+                }
             })
             .unwrap_or(Stdin::Null),
         no_new_privs: flag("no_new_privs").unwrap_or(false),

@@ -1,13 +1,15 @@
 //! What must hold between programs: dependencies exist and have no cycle, groups share nothing.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::diagnostic::nearest;
 use super::lifecycle::program_names;
-use super::model::Group;
+use super::model::{Group, Supervisor};
 use super::program::Draft;
 use super::read::{Context, Place};
 use super::tree::Table;
+use super::units::format_duration;
 use crate::name::{GroupName, ProgramName};
 
 /// Every program by name; those whose name is bad are not there.
@@ -36,6 +38,24 @@ pub(super) fn check_dependencies(cx: &Context<'_>, drafts: &Drafts) {
         }
     }
     check_cycles(cx, drafts);
+}
+
+/// Warns about programs that a shutdown would not leave their time to stop.
+pub(super) fn check_shutdown(cx: &Context<'_>, supervisor: &Supervisor, drafts: &Drafts) {
+    let limit = supervisor.shutdown_timeout;
+    for (name, draft) in drafts {
+        let steps = &draft.program.lifecycle.stop.steps;
+        let whole = steps.iter().fold(Duration::ZERO, |sum, step| sum.saturating_add(step.grace));
+        if whole > limit {
+            let message = format!(
+                "`{name}` may take {} to stop, a shutdown kills what is left after {}",
+                format_duration(whole),
+                format_duration(limit)
+            );
+            let help = "raise `shutdown_timeout` in `[supervisor]`, or shorten `stop`";
+            cx.warning(&draft.place, "stop-outlasts-shutdown", message, help);
+        }
+    }
 }
 
 /// Walks the dependencies depth first, without recursion; an edge back into the walk is a cycle.

@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
 use super::diagnostic::{Diagnostic, Severity, Source};
+use super::globbing::{Expanded, expand, is_glob};
 use super::keys::Section;
 use super::paths::Env;
 use super::read::Context;
@@ -15,6 +17,11 @@ use super::tree::Node;
 
 /// Largest file that is taken for a configuration, in bytes.
 pub const MAX_FILE_BYTES: u64 = 16 << 20;
+
+/// Most files of one configuration.
+pub(super) const MAX_FILES: usize = 4096;
+/// Deepest chain of files that include each other.
+const MAX_DEPTH: usize = 32;
 
 /// Reads the main file and everything it includes.
 ///
@@ -57,16 +64,25 @@ impl Reading<'_> {
         let cx = Context::new(self.env, one, 0);
         let (table, _) = DeTable::parse_recoverable(&source.text);
         let mut found = Vec::new();
+        let mut room = MAX_FILES.saturating_sub(self.sources.len());
         if let Some(value) = table.get_ref().get("include") {
             let node = Node::toml_node(Section::Top, "include".to_owned(), 0, value);
             for (text, item) in cx.strings(&node).unwrap_or_default() {
-                found.extend(self.include(&cx, &item, &text, stack));
+                if stack.len() > MAX_DEPTH {
+                    let message = format!("files include each other more than {MAX_DEPTH} deep");
+                    let help = "include them from one file, by a pattern such as `conf.d/*.toml`";
+                    cx.error(&item.place(), "include-too-deep", message, help);
+                    break;
+                }
+                let more = self.include(&cx, &item, &text, stack, room);
+                room -= more.len();
+                found.extend(more);
             }
         }
         self.diagnostics.extend(cx.finish());
         self.sources.push(source);
         for source in found {
-            if !self.known.contains(&source.path) {
+            if self.sources.len() < MAX_FILES && !self.known.contains(&source.path) {
                 self.add(source, stack);
             }
         }
@@ -80,12 +96,13 @@ impl Reading<'_> {
         item: &Node<'_>,
         text: &str,
         stack: &[PathBuf],
+        room: usize,
     ) -> Vec<Source> {
         let Some(path) = cx.resolve(item, text, None) else {
             return Vec::new();
         };
         let paths = if is_glob(text) {
-            match glob::glob(&absolute_glob(cx, item, text)) {
+            match expand(&absolute_glob(cx, item, text)) {
                 Ok(found) => matches(cx, item, found),
                 Err(error) => {
                     let message = format!("the pattern is not valid: {}", error.msg);
@@ -98,6 +115,12 @@ impl Reading<'_> {
         };
         let mut sources = Vec::new();
         for path in paths {
+            if sources.len() >= room {
+                let message = format!("more than {MAX_FILES} files make up the configuration");
+                let help = "include fewer, or join them";
+                cx.error(&item.place(), "too-many-files", message, help);
+                break;
+            }
             let path = normal(&path);
             if let Some(at) = stack.iter().position(|earlier| *earlier == path) {
                 let circle: Vec<String> = stack[at..]
@@ -128,10 +151,6 @@ impl Reading<'_> {
     }
 }
 
-pub(super) fn is_glob(text: &str) -> bool {
-    text.contains(['*', '?', '['])
-}
-
 /// Returns a glob of `include` with the directory of its file before it.
 pub(super) fn absolute_glob(cx: &Context<'_>, item: &Node<'_>, text: &str) -> String {
     if text.starts_with('/') {
@@ -142,20 +161,17 @@ pub(super) fn absolute_glob(cx: &Context<'_>, item: &Node<'_>, text: &str) -> St
 }
 
 /// Returns what a pattern matches, directories left out; what cannot be searched is noted.
-fn matches(cx: &Context<'_>, item: &Node<'_>, found: glob::Paths) -> Vec<PathBuf> {
-    let mut paths = Vec::new();
-    for entry in found {
-        match entry {
-            Ok(path) if path.is_dir() => {}
-            Ok(path) => paths.push(path),
-            Err(error) => {
-                let shown = error.path().display();
-                let message = format!("cannot search `{shown}`: {}", reason(error.error()));
-                cx.error(&item.place(), "file-unreadable", message, "make it readable");
-            }
-        }
+fn matches(cx: &Context<'_>, item: &Node<'_>, found: Expanded) -> Vec<PathBuf> {
+    for (directory, error) in found.unreadable {
+        let message = format!("cannot search `{}`: {}", directory.display(), reason(&error));
+        cx.error(&item.place(), "file-unreadable", message, "make it readable");
     }
-    paths
+    if found.too_many {
+        let message = "the pattern leads into too many directories".to_owned();
+        let help = "name the directory, for example `conf.d/*.toml`";
+        cx.error(&item.place(), "too-many-files", message, help);
+    }
+    found.paths.into_iter().filter(|path| !path.is_dir()).collect()
 }
 
 /// Removes `.` and `..` where the file system agrees, so that a file has one name.
@@ -177,7 +193,7 @@ fn read_file(path: &Path) -> Result<String, (&'static str, String)> {
         let code = if missing { "file-not-found" } else { "file-unreadable" };
         (code, format!("cannot read `{shown}`: {}", reason(&error)))
     };
-    // Asking first keeps a FIFO without a writer from blocking the open.
+    // Asking first spares devices an open that may do something.
     let meta = std::fs::metadata(path).map_err(unreadable)?;
     if meta.is_dir() {
         return Err(("file-is-directory", format!("`{shown}` is a directory, not a file")));
@@ -185,7 +201,14 @@ fn read_file(path: &Path) -> Result<String, (&'static str, String)> {
     if !meta.is_file() {
         return Err(("file-unreadable", format!("`{shown}` is not a regular file")));
     }
-    let file = File::open(path).map_err(unreadable)?;
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)
+        .map_err(unreadable)?;
+    if !file.metadata().map_err(unreadable)?.is_file() {
+        return Err(("file-unreadable", format!("`{shown}` is not a regular file")));
+    }
     let mut bytes = Vec::new();
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {

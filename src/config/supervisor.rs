@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::unistd::{AccessFlags, eaccess, geteuid};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::identity::principals;
@@ -10,7 +11,7 @@ use super::model::{Access, DaemonLog, LogFormat, Supervisor};
 use super::paths::default_paths;
 use super::program::environment;
 use super::read::{Context, Place};
-use super::tree::Table;
+use super::tree::{Node, Table};
 
 /// Longest path of a Unix socket, in bytes.
 const MAX_SOCKET_PATH: usize = 107;
@@ -24,7 +25,9 @@ pub(super) fn supervisor(cx: &Context<'_>, mut table: Table<'_>) -> Supervisor {
     let home = (cx.env)("HOME").map(PathBuf::from);
     let path = |key: &str| {
         let node = table.get(cx, key)?;
-        cx.path(&node, home.as_deref())
+        let path = cx.path(&node, home.as_deref())?;
+        check_directory(cx, &node, &path);
+        Some(path)
     };
     let defaults = default_paths(cx.env, cx.uid);
     let socket = match table.get(cx, "socket") {
@@ -55,6 +58,27 @@ pub(super) fn supervisor(cx: &Context<'_>, mut table: Table<'_>) -> Supervisor {
         shutdown_timeout: timeout.unwrap_or(DEFAULT_SHUTDOWN_TIMEOUT),
         auto_apply: auto_apply.unwrap_or(false),
     }
+}
+
+/// Warns when a directory that the daemon makes and fills could not be made or filled now.
+fn check_directory(cx: &Context<'_>, node: &Node<'_>, path: &Path) {
+    let Some(there) = path.ancestors().find(|place| place.symlink_metadata().is_ok()) else {
+        return;
+    };
+    let shown = there.display();
+    let (why, help) = if !there.is_dir() {
+        (format!("`{shown}` is no directory"), "choose another place, or remove what is there")
+    } else if eaccess(there, AccessFlags::W_OK | AccessFlags::X_OK).is_err() {
+        let uid = geteuid();
+        (
+            format!("uid {uid} may not write to `{shown}`"),
+            "change its owner, or start as another user",
+        )
+    } else {
+        return;
+    };
+    let message = format!("`{}` cannot be used: {why}", node.key);
+    cx.warning(&node.place(), "unusable-directory", message, help);
 }
 
 fn checked_socket(cx: &Context<'_>, path: PathBuf, place: &Place) -> Option<PathBuf> {

@@ -6,9 +6,9 @@ use std::time::Duration;
 use glob::Pattern;
 
 use super::diagnostic::quote;
+use super::globbing::is_glob;
 use super::model::{OnWatch, Watch, WatchTarget};
 use super::read::Context;
-use super::source::is_glob;
 use super::tree::{Node, Table};
 use super::units::parse_signal;
 

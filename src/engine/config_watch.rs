@@ -12,6 +12,7 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::config::Config;
+use crate::config::globbing::expand;
 
 /// An editor's several steps (write, rename, chmod) count as one change.
 const SETTLE: Duration = Duration::from_millis(300);
@@ -150,7 +151,7 @@ fn directories(places: &Places) -> Vec<PathBuf> {
         let root = root_of(glob);
         found.extend(root.ancestors().find(|place| place.is_dir()).map(Path::to_path_buf));
         let parent = Path::new(glob).parent().and_then(Path::to_str).unwrap_or_default();
-        let matching = glob::glob(parent).into_iter().flatten().flatten();
+        let matching = expand(parent).map(|found| found.paths).unwrap_or_default().into_iter();
         found.extend(matching.filter(|place| place.is_dir()));
     }
     found.sort_unstable();

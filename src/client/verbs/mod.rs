@@ -40,6 +40,8 @@ pub(super) mod log_level;
 
 pub(super) mod config;
 
+pub(super) mod explain;
+
 pub(super) mod completion;
 
 use super::Context;
@@ -68,6 +70,7 @@ pub(super) async fn run(context: &mut Context, verb: Verb) -> Result<Exit, Failu
         Verb::Version => version::run(context).await,
         Verb::LogLevel(args) => log_level::run(context, &args).await,
         Verb::Config(args) => config::run(context, &args).await,
+        Verb::Explain(args) => explain::run(context, &args),
         Verb::Completion(args) => completion::run(context, &args),
         Verb::Complete(args) => completion::complete(context, &args).await,
     }
