@@ -22,7 +22,7 @@ use super::routes::{Change, Endpoint, ROUTES, Route};
 use super::server::ApiSettings;
 use super::show::{act_view, add_usage, outcome_name, process_view, reload_view, status_view};
 use super::view::{LogLevelBody, ProgramView, SCHEMA, ShutdownView, UpgradeView, VersionView};
-use super::{events, generations, logs};
+use super::{configuration, events, generations, logs};
 use crate::engine::{Act, Handle, Outcome, Verb};
 use crate::os::peer::PeerCredentials;
 
@@ -93,6 +93,10 @@ pub(super) async fn answer(
             json(&LogLevelBody { level: (api.settings.log_level)() })
         }
         Endpoint::PutLogLevel => put_log_level(api, peer, &parts.uri, body).await,
+        Endpoint::Config => {
+            let names = Parameters::read(&parts.uri, &["name"])?.names()?;
+            json(&configuration::running(&api.handle, &names).await?)
+        }
         Endpoint::Version => version(api, &parts.uri),
         Endpoint::OpenApi => Ok(with_type(OPENAPI, "application/json")),
         Endpoint::Health => health(api).await,

@@ -10,6 +10,7 @@ pub mod view;
 mod routes;
 
 mod access;
+mod configuration;
 mod endpoints;
 mod input;
 mod problem;
@@ -36,6 +37,7 @@ mod openapi_tests;
 mod server_tests;
 
 pub use access::{Role, SharedAccess, admits_others};
+pub use configuration::{config_view, shown_of};
 pub use logs::{BoxFuture, LogChannel, LogLines, LogQuery, LogRecord, LogSource};
 pub use problem::TYPE_PREFIX;
 pub use server::{ApiSettings, Caps, serve};

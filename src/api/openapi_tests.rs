@@ -10,9 +10,9 @@ use super::endpoints::OPENAPI;
 use super::generations::{generation_view, plan_view};
 use super::routes::ROUTES;
 use super::view::{
-    ActBody, ApplyBody, ApplyView, DaemonView, GenerationsView, LogLevelBody, LogLineView,
-    OutcomeView, Problem, ProgramView, ReloadView, ShutdownView, StatusView, UpgradeBody,
-    UpgradeView, VersionView,
+    ActBody, ApplyBody, ApplyView, ConfigValueView, ConfigView, DaemonView, GenerationsView,
+    LogLevelBody, LogLineView, OutcomeView, Problem, ProgramView, ReloadView, ShutdownView,
+    StatusView, UpgradeBody, UpgradeView, VersionView,
 };
 use super::{act_view, event_view, process_view};
 
@@ -161,6 +161,19 @@ fn each_schema_has_exactly_the_members_of_its_type() {
     let history = GenerationsView { schema: 1, current, applying, generations };
     check("GenerationsView", json(&history));
     check("GenerationView", json(&generation));
+    let value = ConfigValueView {
+        table: text(),
+        key: text(),
+        value: Value::Null,
+        toml: Some(text()),
+        from: text(),
+        file: Some(text()),
+        line: Some(1),
+        words: Some(text()),
+        hidden: false,
+    };
+    check("ConfigValueView", json(&value));
+    check("ConfigView", json(&ConfigView { schema: 1, file: text(), values: vec![value] }));
     check("VersionView", json(&version));
     check("LogLevelBody", json(&LogLevelBody { level: text() }));
     check("EventView", json(&event_view(&happening(1))));

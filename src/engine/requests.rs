@@ -45,6 +45,7 @@ pub(super) fn serve(engine: &mut Engine, request: Request) {
         Request::LogPlaces { names, reply } => {
             let _ = reply.send(engine.log_places(&names));
         }
+        Request::Config { reply } => engine.show_config(reply),
         Request::Upgrade { by, binary, patience, reply } => {
             engine.begin_upgrade(by, Wanted { binary, patience }, Some(reply));
         }

@@ -40,6 +40,8 @@ pub(super) mod log_level;
 
 pub(super) mod config;
 
+pub(super) mod config_show;
+
 pub(super) mod explain;
 
 pub(super) mod completion;

@@ -1,0 +1,92 @@
+//! The words of the table of keys for types, as types.
+
+/// What may be written for a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    Text,
+    Path,
+    Boolean,
+    Integer,
+    Number,
+    Duration,
+    Size,
+    Percentage,
+    Octal,
+    Signal,
+    /// A user or group, by name or number.
+    Account,
+    /// One of these words.
+    Words(Vec<&'static str>),
+    /// A word, or `signal:NAME`.
+    WordsOrSignal(Vec<&'static str>),
+    /// A text that is mostly a path; the words mean something else.
+    PathOr(Vec<&'static str>),
+    OrUnlimited(Box<Kind>),
+    List(Box<Kind>),
+    /// One, or a list of them.
+    OneOrMany(Box<Kind>),
+    /// The names of programs.
+    Programs,
+    /// Patterns that are kept as they are written.
+    Patterns,
+    /// Names and values of an environment.
+    Variables,
+    /// A list of tables with the keys below this one.
+    Tables,
+}
+
+impl Kind {
+    /// Reads the words of the table; `None` for words that are not known here.
+    pub fn of(words: &str) -> Option<Self> {
+        let list = |kind| Self::List(Box::new(kind));
+        let many = |kind| Self::OneOrMany(Box::new(kind));
+        Some(match words {
+            "string" => Self::Text,
+            "path" => Self::Path,
+            "boolean" => Self::Boolean,
+            "integer" => Self::Integer,
+            "number" => Self::Number,
+            "duration" => Self::Duration,
+            "size" => Self::Size,
+            "percentage" => Self::Percentage,
+            "octal string" => Self::Octal,
+            "signal" => Self::Signal,
+            "user" | "group" => Self::Account,
+            "list of users" | "list of groups" => list(Self::Account),
+            "list of integers" => list(Self::Integer),
+            "list of programs" => Self::Programs,
+            "list of paths or globs" => list(Self::Path),
+            "list of names or globs" => Self::Patterns,
+            "list of { signal, grace }" => Self::Tables,
+            "list or string" => many(Self::Text),
+            "path or list of paths" | "path or list of paths or globs" => many(Self::Path),
+            "table of strings" => Self::Variables,
+            "null or path" => Self::PathOr(vec!["null"]),
+            "restart, reload or signal:NAME" => Self::WordsOrSignal(vec!["restart", "reload"]),
+            "human or json" => Self::Words(vec!["human", "json"]),
+            "always, on-failure or never" => Self::Words(vec!["always", "on-failure", "never"]),
+            "file, stdout, journald or none" => {
+                Self::Words(vec!["file", "stdout", "journald", "none"])
+            }
+            "zstd or none" => Self::Words(vec!["zstd", "none"]),
+            other => {
+                let kind = Self::of(other.strip_suffix(" or unlimited")?)?;
+                Self::OrUnlimited(Box::new(kind))
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::keys::KEYS;
+
+    #[test]
+    fn the_words_of_every_key_are_known() {
+        for key in KEYS {
+            assert!(Kind::of(key.kind).is_some(), "`{}` of {}", key.kind, key.name);
+        }
+        assert_eq!(Kind::of("anything"), None);
+    }
+}

@@ -1,0 +1,128 @@
+//! What is shown is what takes effect, with where it comes from and without secrets.
+
+use super::*;
+use crate::config::load_as;
+
+const EXAMPLE: &str = include_str!("../../supervisor.example.toml");
+
+fn env(name: &str) -> Option<String> {
+    match name {
+        "HOME" => Some("/root".to_owned()),
+        "N" => Some("3".to_owned()),
+        "WORDS" => Some("a 'b".to_owned()),
+        "MEND_SUPERVISOR_NOFILE" => Some("777".to_owned()),
+        "MEND_SUPERVISOR_LOG_LEVEL" => Some("debug".to_owned()),
+        _ => None,
+    }
+}
+
+fn source(path: &str, text: &str) -> Source {
+    Source { path: path.into(), text: text.to_owned() }
+}
+
+#[track_caller]
+fn assert_means_the_same(sources: &[Source]) {
+    let before = load_as(sources, &env, 0).unwrap_or_else(|report| panic!("{report}")).config;
+    let text = toml(&show(sources, &env, true));
+    let again = load_as(&[source("/elsewhere/mend.toml", &text)], &|_| None, 0)
+        .unwrap_or_else(|report| panic!("{report}"))
+        .config;
+    assert_eq!(again.supervisor, before.supervisor);
+    assert_eq!(again.programs, before.programs, "{text}");
+    assert_eq!(again.groups, before.groups);
+}
+
+fn uncommented() -> String {
+    let line = |line: &'static str| match line.strip_prefix('#') {
+        Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase()) => rest,
+        _ => line,
+    };
+    EXAMPLE
+        .lines()
+        .map(line)
+        .filter(|line| !line.starts_with("include"))
+        .flat_map(|l| [l, "\n"])
+        .collect()
+}
+
+#[test]
+fn what_is_shown_is_a_configuration_that_means_the_same() {
+    assert_means_the_same(&[source("/etc/mend/mend.toml", EXAMPLE)]);
+    assert_means_the_same(&[source("/etc/mend/mend.toml", &uncommented())]);
+    let main = "
+        [supervisor]
+        environment = { TZ = 'UTC', B = 'above' }
+        [defaults.program]
+        environment = { A = 'default', B = 'default' }
+        stop = { sequence = [{ signal = 'INT', grace = 1 }, { signal = 'TERM' }] }
+        startsecs = 3
+        directory = 'sub'
+        [program.web]
+        command = 'echo x${WORDS}y \"$HOME\" $${N}'
+        replicas = '${N}'
+        environment = { B = 'own', PORT = 80, 'od d' = '$${x}' }
+        limits = { nofile = '${N}00', core = 0x10 }
+        watch = ['~/a', 'src/**/*.py', '/x/[ab]']
+        watch_ignore = ['build/*', '*.log']
+        [program.shell]
+        command = 'echo \"${WORDS}\" $HOME; sleep 1'
+        shell = true
+        stop = { signal = 'QUIT' }
+        stdin = 'input'
+        environment_file = ['-rel.env', '/abs.env']
+        [program.'a.b']
+        command = ['sleep', '1']
+        start_period = '2s'
+    ";
+    let more = "[group.site]\nprograms = ['web']\n";
+    assert_means_the_same(&[
+        source("/etc/mend/mend.toml", main),
+        source("/etc/mend/conf.d/more.toml", more),
+    ]);
+}
+
+#[test]
+fn every_value_has_its_origin() {
+    let main = "[supervisor]\nnofile = 99\nenvironment = { TZ = 'UTC' }\n\
+                [defaults.program]\nnice = 3\nenvironment = { A = 'a' }\n\
+                [program.web]\ncommand = ['sleep', '1']\n";
+    let shown = show(&[source("/m.toml", main)], &env, false);
+    let origin = |table: &str, key: &str| {
+        let one = shown.iter().find(|one| one.table == table && one.key == key);
+        one.map(|one| (one.value.clone().unwrap_or_default(), one.origin.to_string()))
+    };
+    let expect = |value: &str, origin: &str| Some((value.to_owned(), origin.to_owned()));
+    assert_eq!(origin("supervisor", "nofile"), expect("777", "MEND_SUPERVISOR_NOFILE"));
+    assert_eq!(origin("supervisor", "log.level"), expect("\"debug\"", "MEND_SUPERVISOR_LOG_LEVEL"));
+    assert_eq!(origin("supervisor", "shutdown_timeout"), expect("\"90s\"", "default"));
+    assert_eq!(origin("program.web", "command"), expect("[\"sleep\", \"1\"]", "/m.toml:8"));
+    assert_eq!(origin("program.web", "nice"), expect("3", "[defaults.program], /m.toml:5"));
+    assert_eq!(
+        origin("program.web", "environment.A"),
+        expect("\"a\"", "[defaults.program], /m.toml:6")
+    );
+    assert_eq!(
+        origin("program.web", "environment.TZ"),
+        expect("\"UTC\"", "[supervisor], /m.toml:3")
+    );
+    assert_eq!(origin("program.web", "restart"), expect("\"always\"", "default"));
+    assert_eq!(origin("program.web", "user"), expect("", "default"));
+    let text = toml(&shown);
+    assert!(text.contains("# user: the daemon's own  (default)\n"), "{text}");
+}
+
+#[test]
+fn secrets_are_hidden_unless_they_are_asked_for() {
+    let main = "[program.web]\ncommand = ['run', '--token=abc', 'http://u:pw@h/']\n\
+                environment = { API_KEY = 'k1', DATABASE_URL = 'pg://me:s3cret@db/x', PORT = '80' }\n";
+    let sources = [source("/m.toml", main)];
+    let text = toml(&show(&sources, &env, false));
+    for secret in ["abc", "pw", "k1", "s3cret"] {
+        assert!(!text.contains(secret), "{secret} in {text}");
+    }
+    assert!(text.contains("environment.DATABASE_URL = \"pg://me:***@db/x\""), "{text}");
+    assert!(text.contains("environment.PORT = \"80\""), "{text}");
+    assert_eq!(load_as(&[source("/m.toml", &text)], &env, 0).map(|_| ()), Ok(()));
+    let text = toml(&show(&sources, &env, true));
+    assert!(text.contains("\"k1\"") && text.contains("me:s3cret@"), "{text}");
+}
