@@ -1,7 +1,6 @@
 //! What the engine writes down, and the trouble it has with it. No trouble stops supervision.
 
 use std::collections::BTreeMap;
-use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -70,15 +69,9 @@ impl Books {
         let rebooted = wipe_after_reboot(runtime_dir);
         let (files, more) = RunFiles::new(runtime_dir)?;
         notes.extend(more);
-        let (events, journal) = std::thread::scope(|scope| {
-            // Each is long where much has happened.
-            let events = scope.spawn(|| EventLog::open(runtime_dir));
-            let journal = Journal::open(runtime_dir);
-            (events.join().unwrap_or_else(|panic| resume_unwind(panic)), journal)
-        });
-        let (journal, state, more) = journal;
+        let (journal, state, more) = Journal::open(runtime_dir);
         notes.extend(more);
-        let (events, more) = events;
+        let (events, more) = EventLog::open(runtime_dir);
         notes.extend(more);
         let goals = Kept::open(&state_dir.join("goals"), goals::VERSION, "goals", &mut notes);
         let file = state_dir.join("switches");
@@ -269,7 +262,7 @@ impl Books {
         self.events.last_id()
     }
 
-    pub(super) fn events_after(&self, id: u64) -> Vec<Arc<Happening>> {
+    pub(super) fn events_after(&mut self, id: u64) -> Vec<Arc<Happening>> {
         self.events.after(id)
     }
 }

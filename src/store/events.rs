@@ -63,25 +63,31 @@ pub struct EventLog {
     file: Option<File>,
     written_bytes: u64,
     last_id: u64,
+    /// The newest event of an earlier daemon, while nobody has asked for those: a brain that comes
+    /// back has better things to do than to read them.
+    unread: Option<u64>,
     kept: VecDeque<Arc<Happening>>,
     trouble: Option<String>,
 }
 
 impl EventLog {
-    /// Reads what is there and goes on after it. A torn or damaged line is skipped with a note.
+    /// Goes on after what is there. A torn or damaged end is skipped with a note.
     pub fn open(directory: &Path) -> (Self, Vec<Note>) {
         let paths = [0, 1].map(|number| directory.join(format!("events.{number}.jsonl")));
         let mut notes = Vec::new();
-        let read = [0, 1].map(|number| read_lines(&paths[number], &mut notes));
-        let newest = |number: usize| read[number].last().map_or(0, |happening| happening.id);
-        let current = usize::from(newest(1) > newest(0));
-        let last_id = newest(0).max(newest(1));
-        let mut all: Vec<Arc<Happening>> = read.into_iter().flatten().map(Arc::new).collect();
-        all.sort_by_key(|happening| happening.id);
-        let mut kept = VecDeque::from(all);
-        kept.drain(..kept.len().saturating_sub(KEPT));
-        let (file, written_bytes, trouble) = (None, 0, None);
-        let mut log = Self { paths, current, file, written_bytes, last_id, kept, trouble };
+        let newest = [0, 1].map(|number| newest_id(&paths[number], &mut notes));
+        let current = usize::from(newest[1] > newest[0]);
+        let last_id = newest[0].max(newest[1]);
+        let mut log = Self {
+            paths,
+            current,
+            file: None,
+            written_bytes: 0,
+            last_id,
+            unread: (last_id > 0).then_some(last_id),
+            kept: VecDeque::new(),
+            trouble: None,
+        };
         if let Err(error) = log.reopen(false) {
             log.failed(&error);
         }
@@ -104,9 +110,28 @@ impl EventLog {
     }
 
     /// Returns the kept events after this id, oldest first; at most 10,000 are kept.
-    pub fn after(&self, id: u64) -> Vec<Arc<Happening>> {
+    pub fn after(&mut self, id: u64) -> Vec<Arc<Happening>> {
+        if self.unread.is_some_and(|newest| id < newest) {
+            self.read_earlier();
+        }
         let first = self.kept.partition_point(|happening| happening.id <= id);
         self.kept.range(first..).cloned().collect()
+    }
+
+    /// Puts what an earlier daemon wrote before what is kept.
+    fn read_earlier(&mut self) {
+        let Some(newest) = self.unread.take() else { return };
+        let mut notes = Vec::new();
+        let read = [0, 1].map(|number| read_lines(&self.paths[number], &mut notes));
+        let mut all: Vec<Arc<Happening>> = read.into_iter().flatten().map(Arc::new).collect();
+        all.retain(|happening| happening.id <= newest);
+        all.sort_by_key(|happening| happening.id);
+        all.extend(self.kept.drain(..));
+        self.kept = VecDeque::from(all);
+        self.kept.drain(..self.kept.len().saturating_sub(KEPT));
+        for note in notes {
+            tracing::warn!("{note}");
+        }
     }
 
     /// Returns the id of the newest event, 0 before the first.
@@ -140,6 +165,8 @@ impl EventLog {
 
     fn write(&mut self, happening: &Happening) -> io::Result<()> {
         if self.written_bytes >= ROTATE_BYTES {
+            // The other file may be all there is of them.
+            self.read_earlier();
             self.current = 1 - self.current;
             self.reopen(true)?;
         } else if self.file.is_none() {
@@ -154,15 +181,36 @@ impl EventLog {
     }
 }
 
-fn read_lines(path: &Path, notes: &mut Vec<Note>) -> Vec<Happening> {
-    let bytes = match fs::read(path) {
+/// Returns the id of the last line that is whole, 0 when there is none.
+fn newest_id(path: &Path, notes: &mut Vec<Note>) -> u64 {
+    let mut skipped = 0_u32;
+    let bytes = read_file(path, notes);
+    let lines = bytes.rsplit(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let ids = lines.map(|line| {
+        let read = serde_json::from_slice::<Line>(line).ok();
+        skipped += u32::from(read.is_none());
+        read.map(|line| line.id)
+    });
+    let newest = ids.flatten().next().unwrap_or(0);
+    if skipped > 0 {
+        notes.push(Note::new(path, format!("{skipped} damaged lines at its end were skipped")));
+    }
+    newest
+}
+
+fn read_file(path: &Path, notes: &mut Vec<Note>) -> Vec<u8> {
+    match fs::read(path) {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(error) => {
             notes.push(Note::new(path, format!("earlier events cannot be read: {error}")));
-            return Vec::new();
+            Vec::new()
         }
-    };
+    }
+}
+
+fn read_lines(path: &Path, notes: &mut Vec<Note>) -> Vec<Happening> {
+    let bytes = read_file(path, notes);
     let mut skipped = 0_u32;
     let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     let read = lines.filter_map(|line| match serde_json::from_slice::<Line>(line) {
@@ -245,7 +293,7 @@ mod tests {
         assert_eq!(log.after(0), [first, Arc::clone(&second)]);
         let third = log.append(Wall(7), event("x"));
         assert_eq!((third.id, log.after(1)), (3, vec![second, Arc::clone(&third)]));
-        let (log, _) = EventLog::open(place.path());
+        let (mut log, _) = EventLog::open(place.path());
         assert_eq!((log.after(2), log.last_id()), (vec![third], 3));
     }
 
@@ -266,6 +314,20 @@ mod tests {
     }
 
     #[test]
+    fn events_of_an_earlier_daemon_are_kept_when_their_file_is_used_again() {
+        let place = tempfile::tempdir().unwrap();
+        let (mut log, _) = EventLog::open(place.path());
+        let first = log.append(Wall(1), event("first"));
+        let (mut log, _) = EventLog::open(place.path());
+        while fs::metadata(&log.paths[1]).is_err() || log.current == 1 {
+            log.append(Wall(2), event(&"x".repeat(2_000)));
+        }
+        assert!(!fs::read_to_string(&log.paths[0]).unwrap().contains("first"));
+        assert_eq!(log.after(0).first(), Some(&first));
+        assert_eq!(log.after(first.id).len() as u64, log.last_id() - 1);
+    }
+
+    #[test]
     fn an_event_that_cannot_be_written_is_still_told() {
         let place = tempfile::tempdir().unwrap();
         let (mut log, _) = EventLog::open(&place.path().join("missing"));
@@ -273,6 +335,7 @@ mod tests {
         assert!(log.trouble().unwrap().contains("memory only"));
         fs::create_dir(place.path().join("missing")).unwrap();
         log.append(Wall(2), event("y"));
-        assert_eq!((log.trouble(), log.after(0).len()), (None, 2));
+        assert_eq!(log.trouble(), None);
+        assert_eq!(log.after(0).len(), 2);
     }
 }
