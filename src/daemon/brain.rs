@@ -59,9 +59,7 @@ pub(super) fn run(arguments: BrainArguments) -> Result<ExitCode, Failure> {
     let keeper_pid = u32::try_from(keeper_pid).unwrap_or(0);
     let words = keeper_words(&arguments);
     let runtime_dir = arguments.runtime_dir.clone();
-    // Its number is low as well: when this process is killed, the kernel closes it before all that
-    // takes long, and the next brain does not wait.
-    let lock = open_brain_lock(&runtime_dir)?;
+    process::reserve_descriptors(engine::descriptors_to_adopt(&runtime_dir));
     let active = read_active(&runtime_dir).context("cannot read the active configuration")?;
     // Before anything that takes time: the keeper lets an orphaned brain go when this one has all
     // that it holds.
@@ -71,7 +69,7 @@ pub(super) fn run(arguments: BrainArguments) -> Result<ExitCode, Failure> {
         engine::replace_keeper(&words, keeper_pid);
         return Err(anyhow::anyhow!("the keeper was killed before it could tell its runs").into());
     }
-    let mut lock = take_brain_lock(lock, &runtime_dir, keeper.as_fd(), keeper_pid, &mut held)?;
+    let mut lock = take_brain_lock(&runtime_dir, keeper.as_fd(), keeper_pid, &mut held)?;
     held.read_records(&runtime_dir);
     let active = active.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     let mut held = Some(held);
@@ -125,6 +123,9 @@ fn live(
     let beginning = choose(fresh, active, arguments.cold)?;
     // Reading a configuration takes several times the memory of what comes out of it.
     memory::give_back();
+    // Before there are other threads.
+    let config = &beginning.remembered.loaded.config;
+    process::reserve_descriptors(engine::descriptors_to_start(config));
     let runtime = runtime()?;
     let ended = runtime.block_on(serve(spawner, socket, held, arguments, options, beginning, lock));
     // A configuration file on a file system that hangs must not hold up the end.
@@ -132,24 +133,24 @@ fn live(
     ended
 }
 
-fn open_brain_lock(runtime_dir: &Path) -> anyhow::Result<File> {
-    let path = runtime_dir.join(BRAIN_LOCK);
-    let mut how = File::options();
-    how.read(true).write(true).create(true).truncate(false);
-    how.open(&path).with_context(|| format!("cannot open `{}`", path.display()))
-}
-
 /// Takes the lock that exactly one brain has; an orphaned one may still be finishing.
 fn take_brain_lock(
-    mut lock: File,
     runtime_dir: &Path,
     keeper: BorrowedFd<'_>,
     keeper_pid: u32,
     held: &mut Held,
 ) -> Result<File, Failure> {
+    let path = runtime_dir.join(BRAIN_LOCK);
+    let mut lock = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .with_context(|| format!("cannot open `{}`", path.display()))?;
     let relieve = || held.relieve_other(runtime_dir);
     wait_for_brain_lock(runtime_dir, &lock, keeper, keeper_pid, relieve)
-        .with_context(|| format!("cannot lock `{}`", runtime_dir.join(BRAIN_LOCK).display()))?;
+        .with_context(|| format!("cannot lock `{}`", path.display()))?;
     sign_lock(&mut lock)?;
     Ok(lock)
 }
@@ -262,6 +263,11 @@ async fn serve(
     let nothing = Held::default();
     let found = held.as_ref().unwrap_or(&nothing);
     let (mut brain, handle) = engine::Brain::start(spawner, socket, found, setup)?;
+    // When this process is killed, the kernel gives up what it had open from the highest number
+    // down, and takes tens of milliseconds for the watches on files. So the next brain gets what
+    // it waits for first: what the engine has made last, the socket to the keeper, and these. All
+    // lower numbers are taken while the keeper's list is there.
+    let given_up_first = (lock.try_clone(), listener.as_ref().map(UnixListener::try_clone));
     // Every run is in the brain's own hands from here on.
     *held = None;
     let config = brain.config();
@@ -284,6 +290,7 @@ async fn serve(
     tokio::spawn(socket.keep(asked, stop.clone()));
     let server = tokio::spawn(serve_api(listener, listeners, handle, settings, stop.clone()));
     let ended = brain.run().await;
+    drop(given_up_first);
     // Answers under way go out before the process ends.
     stop.cancel();
     let _ = server.await;

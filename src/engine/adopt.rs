@@ -36,6 +36,20 @@ pub(crate) fn has_runs(runtime_dir: &Path) -> bool {
     std::fs::read_dir(runtime_dir.join("runs")).is_ok_and(|mut files| files.next().is_some())
 }
 
+/// How many files in the directory of the records a run has, and how many descriptors it takes
+/// while a brain takes over: those of the keeper's list, the engine's and the pump's.
+const FILES_OF_RUN: usize = 3;
+const DESCRIPTORS_OF_RUN: u64 = 9;
+
+/// What a brain has open beside its runs.
+const OWN_DESCRIPTORS: u64 = 200;
+
+/// Returns how many descriptors a brain that takes over what is there will have open.
+pub(crate) fn descriptors_to_adopt(runtime_dir: &Path) -> u64 {
+    let files = std::fs::read_dir(runtime_dir.join("runs")).map_or(0, Iterator::count);
+    OWN_DESCRIPTORS + files.div_ceil(FILES_OF_RUN) as u64 * DESCRIPTORS_OF_RUN
+}
+
 /// Finds every run that was there before this brain.
 ///
 /// # Errors

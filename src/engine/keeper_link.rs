@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::io::unix::AsyncFd;
 
 use crate::keeper::wire::{HEADER_BYTES, ToBrain, ToKeeper};
-use crate::os::readable::readable_shared;
+use crate::os::readable::readable;
 use crate::os::seqpacket::{self, Received, ReceivedFds};
 
 /// Sends to the keeper from any thread; order is kept within a thread, but for
@@ -30,9 +30,7 @@ struct Posted {
 /// Receives from the keeper.
 #[derive(Debug)]
 pub(super) struct KeeperLink {
-    /// No copy: the keeper sees this process die by its last descriptor of the socket, and the
-    /// kernel closes those with low numbers first.
-    socket: AsyncFd<Arc<OwnedFd>>,
+    socket: AsyncFd<OwnedFd>,
 }
 
 impl KeeperSender {
@@ -131,7 +129,7 @@ impl KeeperSender {
 
     /// Makes the receiving half; needs a runtime.
     pub(super) fn link(&self) -> io::Result<KeeperLink> {
-        let socket = readable_shared(Arc::clone(&self.socket))?;
+        let socket = readable(self.socket.try_clone()?)?;
         Ok(KeeperLink { socket })
     }
 }

@@ -80,9 +80,10 @@ mod pins;
 
 mod logging;
 
-pub(crate) use adopt::has_runs;
+pub(crate) use adopt::{descriptors_to_adopt, has_runs};
 pub(crate) use brain::{Brain, Ended, Setup};
 pub(crate) use generations::{LastGood, last_good};
 pub use handle::*;
 pub(crate) use held::Held;
+pub(crate) use reload::descriptors_to_start;
 pub(crate) use successor::replace_keeper;

@@ -377,17 +377,27 @@ fn reloaded(plan: &Plan) -> Reloaded {
     }
 }
 
+/// Returns how many descriptors a brain that runs all of it has open.
+pub(crate) fn descriptors_to_start(config: &Config) -> u64 {
+    let of_program = |program: &Arc<Program>| {
+        let processes = super::select::processes_of(program).len() as u64;
+        let spawn = &program.spawn;
+        let ears = u64::from(spawn.notify) + u64::from(spawn.ready_fd.is_some());
+        processes * (DESCRIPTORS_PER_PROCESS + 2 * ears)
+    };
+    OWN_DESCRIPTORS + config.programs.values().map(of_program).sum::<u64>()
+}
+
+fn count_processes(config: &Config) -> u64 {
+    let count = |program: &Arc<Program>| super::select::processes_of(program).len() as u64;
+    config.programs.values().map(count).sum()
+}
+
 /// Says when the limit on open files is too low for the processes of `config`, and the way out.
 pub(super) fn lacks_descriptors(config: &Config) -> Option<String> {
-    let count = |program: &Arc<Program>| super::select::processes_of(program).len() as u64;
-    let ears = |program: &Arc<Program>| {
-        let spawn = &program.spawn;
-        count(program) * 2 * (u64::from(spawn.notify) + u64::from(spawn.ready_fd.is_some()))
-    };
-    let processes: u64 = config.programs.values().map(count).sum();
-    let heard: u64 = config.programs.values().map(ears).sum();
+    let processes = count_processes(config);
     let (limit, hard) = crate::os::limits::nofile();
-    let needed = OWN_DESCRIPTORS + processes * DESCRIPTORS_PER_PROCESS + heard;
+    let needed = descriptors_to_start(config);
     if needed <= limit {
         return None;
     }

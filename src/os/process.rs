@@ -138,6 +138,23 @@ pub fn block_all_signals() {
     }
 }
 
+/// Makes room for this many descriptors, as far as the limit allows; for a process that has one
+/// thread. Once there are more, each growth of the table waits for all processors, ten milliseconds
+/// and longer.
+pub fn reserve_descriptors(count: u64) {
+    let most = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)
+        .map_or(0, |(soft, _)| soft);
+    let last = count.min(most).saturating_sub(1);
+    let Ok(last) = i32::try_from(last) else { return };
+    // SAFETY: the copy is a new descriptor, which is closed again and used by nobody.
+    unsafe {
+        let copy = libc::fcntl(0, libc::F_DUPFD_CLOEXEC, last);
+        if copy >= 0 {
+            libc::close(copy);
+        }
+    }
+}
+
 /// Returns the user id this process acts as.
 pub fn effective_uid() -> u32 {
     // SAFETY: cannot fail.

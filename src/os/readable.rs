@@ -3,7 +3,6 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -15,15 +14,5 @@ use tokio::io::unix::AsyncFd;
 /// When the runtime's epoll refuses it.
 pub fn readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: the `AsyncFd` owns the descriptor and nothing replaces or closes it before.
-    unsafe { Ok(AsyncFd::register_with_interest(fd, Interest::READABLE)?) }
-}
-
-/// Like [`readable`], for a descriptor that others use as well.
-///
-/// # Errors
-///
-/// When the runtime's epoll refuses it.
-pub fn readable_shared(fd: Arc<OwnedFd>) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
-    // SAFETY: the `AsyncFd` keeps the descriptor open and nothing can replace it.
     unsafe { Ok(AsyncFd::register_with_interest(fd, Interest::READABLE)?) }
 }
