@@ -22,14 +22,14 @@ pub fn belongs(pid: u32, family: Family<'_>) -> Option<bool> {
         return Some(true);
     }
     let process = proc::stat(pid).filter(|process| !process.is_dead())?;
-    if process.sid == family.main_pid || process.pgid == family.main_pid {
-        return Some(true);
-    }
     let environment = proc::environment(pid).unwrap_or_default();
     let value = |name: &str| proc::value_in(&environment, name);
     if let Some(run) = value("MEND_RUN") {
         let ours = value("MEND_INSTANCE").as_deref() == Some(family.instance);
         return Some(ours && run.parse() == Ok(family.run.0));
+    }
+    if process.sid == family.main_pid || process.pgid == family.main_pid {
+        return Some(true);
     }
     let mut parent = process.ppid;
     for _ in 0..MAX_DEPTH {
