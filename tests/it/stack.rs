@@ -231,9 +231,9 @@ fn a_real_chain_starts_link_by_link_when_the_one_before_is_ready() {
     // Each link looks whether the one before it is there, and tells on it if not.
     let daemon = setup
         .programs(&format!(
-            "[program.worker]\nshell = true\nrequires = ['web']\nready = {{ after = '100ms' }}\n\
+            "[program.worker]\nshell = true\nrequires = ['web']\nready = {{ log = '^working$' }}\n\
              command = '{curl} -fs http://127.0.0.1:{web_port}/ || echo web >> {at}/early; \
-             echo start >> {at}/worker.starts; exec sleep 1000'\n\
+             echo start >> {at}/worker.starts; echo working; exec sleep 1000'\n\
              [program.web]\nshell = true\nrequires = ['redis']\n\
              ready = {{ http = 'http://127.0.0.1:{web_port}/', status = 204 }}\n\
              command = '{redis_cli} -p {redis_port} ping | grep -q PONG || echo redis >> {at}/early; \
