@@ -168,12 +168,12 @@ impl Engine {
     fn take_word(&mut self, run: RunId, said: Said) {
         let word = match said {
             Said::Ready => {
-                let ready = self.runs.get(&run).and_then(|hands| {
-                    let program = self.config.programs.get(hands.process.program())?;
-                    program.lifecycle.ready.clone()
-                });
+                let unready = self.runs.get(&run).and_then(|it| self.core.unready(&it.process));
                 // Whoever declares something else means that.
-                if ready == Some(Ready::Notify) {
+                let is_meant = unready.is_some_and(|(ours, program)| {
+                    ours == run && program.lifecycle.ready == Some(Ready::Notify)
+                });
+                if is_meant {
                     self.tell(Event::Ready { run });
                 }
                 return;
