@@ -16,7 +16,8 @@ pub(crate) fn target(number: usize) -> Target {
 
 /// Makes the charges of one life. Edges lead to lower numbers only, so there are no cycles.
 pub(crate) fn charges(rng: &mut Rng) -> Vec<Charge> {
-    let count = rng.usize(1..9);
+    // Only among many are several healed at once.
+    let count = if rng.u8(..5) == 0 { rng.usize(15..25) } else { rng.usize(1..9) };
     let mut charges: Vec<Charge> = (0..count).map(|number| charge(rng, number, count)).collect();
     if rng.bool() {
         let checks = vec![Arc::new(check(rng, 0, CheckKind::Disk, count))];
@@ -38,7 +39,7 @@ fn charge(rng: &mut Rng, number: usize, count: usize) -> Charge {
     Charge {
         target: target(number),
         checks,
-        requires: (0..number).filter(|_| rng.u8(..4) == 0).map(target).collect(),
+        requires: (0..number.min(5)).filter(|_| rng.u8(..4) == 0).map(target).collect(),
         priority: rng.i32(0..5),
         impact: [Impact::Minor, Impact::Normal, Impact::Critical][rng.usize(..3)],
     }

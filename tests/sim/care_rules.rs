@@ -11,12 +11,17 @@ use mendd::core::care::{
 };
 use mendd::time::Instant;
 
+/// Five minutes after the last failure a panic ends, and a lagging brain may be a minute late.
+const PANIC_LIMIT: Duration = Duration::from_secs(360);
+
 /// What an inspector standing beside the healer knows.
 #[derive(Debug, Default)]
 pub(crate) struct Rules {
     pub(crate) held: BTreeMap<Target, Instant>,
     pub(crate) acting: BTreeMap<RemedyId, Target>,
     pub(crate) panic: bool,
+    /// When the panic began, or something last failed.
+    pub(crate) last_failure: Instant,
     began: VecDeque<(Instant, Target)>,
     started: BTreeMap<Target, Instant>,
     verdicts: BTreeMap<CheckId, Seen>,
@@ -170,6 +175,8 @@ impl Rules {
 
     /// Whatever is down and not being healed has a reason, and a time or an alert.
     pub(crate) fn check_standing(&self, now: Instant, care: &Care, lives: &BTreeMap<Target, Life>) {
+        let quiet = now.since(self.last_failure);
+        assert!(!self.panic || quiet < PANIC_LIMIT, "a panic {quiet:?} after the last failure");
         let next = care.next_deadline();
         for target in care.targets() {
             let facts = care.target_facts(target).expect("it is there");

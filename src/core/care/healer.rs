@@ -296,11 +296,12 @@ impl Care {
             patient.counts = counts;
             self.counted = self.counted - usize::from(!counts) + usize::from(counts);
         }
-        if patient.is_failing() {
-            self.failing.entry(target.clone()).or_insert(now);
-        } else {
-            self.failing.remove(target);
-        }
+        let since = patient.facts.failing_since.unwrap_or(now);
+        patient.facts.failing_since = patient.is_failing().then_some(since);
+        match patient.facts.failing_since {
+            Some(since) => self.failing.insert(target.clone(), since),
+            None => self.failing.remove(target),
+        };
         match patient.down_impact() {
             Some(impact) => self.down.insert(target.clone(), impact),
             None => self.down.remove(target),

@@ -31,6 +31,8 @@ pub struct TargetFacts {
     pub last_attempt: Option<Instant>,
     /// The remedies of the last hour.
     pub attempts: Window,
+    /// Since when it fails, in the eyes of a check that may heal.
+    pub failing_since: Option<Instant>,
     pub incident: Option<Incident>,
     pub course: Option<Course>,
     /// Standbys that were started for it.
@@ -151,6 +153,7 @@ impl TargetFacts {
             hold: None,
             last_attempt: None,
             attempts: Window::default(),
+            failing_since: None,
             incident: None,
             course: None,
             fallbacks: Vec::new(),
