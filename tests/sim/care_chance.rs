@@ -117,6 +117,8 @@ impl World {
             self.send(CareEvent::Operator(CareCommand::Release { target, by }));
         }
         self.sick.retain(|target, _| *target != Target::Host);
+        // In some lives a last storm leaves everything ill that can be healed.
+        let storm = self.rng.u8(..3) == 0;
         for target in self.programs() {
             let stopped = self.lives[&target].is_stopped();
             let shed = self.care.host_facts().shed.contains(&target);
@@ -129,8 +131,11 @@ impl World {
             let heals = |check: &std::sync::Arc<Check>| {
                 mendd::core::care::may_act(check) && check.kind != CheckKind::Process
             };
-            if !self.charges[&target].checks.iter().any(heals) || self.rng.bool() {
+            let healable = self.charges[&target].checks.iter().any(heals);
+            if !healable || (!storm && self.rng.bool()) {
                 self.sick.insert(target, false);
+            } else if storm {
+                self.sick.insert(target, true);
             }
         }
     }
