@@ -54,6 +54,8 @@ pub const EXPLANATIONS: &[Explanation] = explanations! {
         "";
     "file-unreadable": "The file exists but cannot be read: it may belong to somebody else, or be no regular file (a FIFO, a socket, a device).",
         "";
+    "impossible-timing": "Two times contradict each other: a probe that may take longer than the time to the next one, or a readiness that is waited for longer than `start_timeout` allows. Make the inner time shorter.",
+        "[program.web]\ncommand = [\"sleep\", \"60\"]\nready = { tcp = \"127.0.0.1:80\", interval = \"1s\", timeout = \"5s\" }";
     "include-cycle": "Files include each other in a circle; the message prints it. Each file is read once, so one of these includes is not needed.",
         "";
     "include-too-deep": "Files include each other in a chain that is longer than anybody could follow. Include them from one file.",
@@ -129,7 +131,7 @@ mod tests {
     use crate::config::{Source, load_as};
 
     /// Words in kebab-case of the loader that are no codes.
-    const NO_CODES: &[&str] = &["on-failure"];
+    const NO_CODES: &[&str] = &["on-failure", "clean-restart", "restart-group"];
 
     fn is_code(word: &str) -> bool {
         let parts: Vec<&str> = word.split('-').collect();

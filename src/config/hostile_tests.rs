@@ -10,10 +10,9 @@ use std::sync::OnceLock;
 
 use proptest::prelude::*;
 
+use super::load_tests::uncommented_example;
 use super::source::MAX_FILES;
 use super::*;
-
-const EXAMPLE: &str = include_str!("../../supervisor.example.toml");
 
 /// The example with every option in use and without comments, and every broken file.
 fn corpus() -> &'static [String] {
@@ -30,15 +29,9 @@ fn corpus() -> &'static [String] {
 }
 
 fn dense_example() -> String {
-    let option = |line: &str| {
-        let rest = line.strip_prefix('#')?;
-        rest.starts_with(|c: char| c.is_ascii_lowercase()).then(|| rest.to_owned())
-    };
-    let kept = EXAMPLE.lines().filter_map(|line| match option(line) {
-        Some(option) => Some(option),
-        None => (!line.is_empty() && !line.starts_with('#')).then(|| line.to_owned()),
-    });
-    kept.flat_map(|line| [line, "\n".to_owned()]).collect()
+    let text = uncommented_example();
+    let kept = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    kept.flat_map(|line| [line, "\n"]).collect()
 }
 
 fn env(name: &str) -> Option<String> {

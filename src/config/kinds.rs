@@ -15,6 +15,8 @@ pub enum Kind {
     Signal,
     /// A user or group, by name or number.
     Account,
+    /// A text, or a table with the keys below this one.
+    TextOrTable,
     /// One of these words.
     Words(Vec<&'static str>),
     /// A word, or `signal:NAME`.
@@ -41,7 +43,8 @@ impl Kind {
         let list = |kind| Self::List(Box::new(kind));
         let many = |kind| Self::OneOrMany(Box::new(kind));
         Some(match words {
-            "string" => Self::Text,
+            "string" | "HOST:PORT" | "URL" | "regular expression" => Self::Text,
+            "notify, fd:N or a table" => Self::TextOrTable,
             "path" => Self::Path,
             "boolean" => Self::Boolean,
             "integer" => Self::Integer,
@@ -54,6 +57,7 @@ impl Kind {
             "user" | "group" => Self::Account,
             "list of users" | "list of groups" => list(Self::Account),
             "list of integers" => list(Self::Integer),
+            "integer or list of integers" => many(Self::Integer),
             "list of programs" => Self::Programs,
             "list of paths or globs" => list(Self::Path),
             "list of names or globs" => Self::Patterns,

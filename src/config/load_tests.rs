@@ -63,16 +63,19 @@ fn leaves(table: &DeTable<'_>, prefix: &str, out: &mut Vec<String>) {
     }
 }
 
+/// Returns the example with every option that it only mentions in use.
+pub(super) fn uncommented_example() -> String {
+    let option = |line: &'static str| {
+        let rest = line.strip_prefix('#')?;
+        rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '[').then_some(rest)
+    };
+    let lines = EXAMPLE.lines().map(|line| option(line).unwrap_or(line));
+    lines.flat_map(|line| [line, "\n"]).collect()
+}
+
 #[test]
 fn the_example_shows_every_key_and_each_commented_option_is_valid() {
-    let uncommented: String = EXAMPLE
-        .lines()
-        .map(|line| match line.strip_prefix('#') {
-            Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '[') => rest,
-            _ => line,
-        })
-        .flat_map(|line| [line, "\n"])
-        .collect();
+    let uncommented = uncommented_example();
     if let Err(report) = load_as(&source(&uncommented), &no_env, 0) {
         panic!("{report}");
     }

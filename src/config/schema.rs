@@ -66,6 +66,7 @@ pub fn schema() -> Value {
 
 const DURATION: &str = r"^\s*([0-9]+|([0-9]+(\.[0-9]+)?\s*(us|µs|ms|sec|s|min|m|h|d|w)\s*)+)$";
 const SIZE: &str = r"^\s*[0-9]+(\.[0-9]+)?\s*([bB]|[kKmMgGtT]([iI]?[bB])?)?\s*$";
+const READY: &str = "^(notify|fd:[0-9]+)$";
 const SIGNAL: &str = r"^\s*([0-9]+|(SIG)?[A-Za-z0-9]+(\+[0-9]+)?)\s*$";
 
 fn merge(into: &mut Value, from: Value) {
@@ -90,6 +91,10 @@ fn property(section: Section, dotted: &str) -> Value {
         return table(section, dotted);
     };
     let mut value = match Kind::of(key.kind) {
+        Some(Kind::TextOrTable) if below => {
+            let words = json!({ "type": "string", "pattern": READY });
+            json!({ "anyOf": [words, interpolated(), table(section, dotted)] })
+        }
         Some(Kind::Tables) if below => json!({ "type": "array", "items": table(section, dotted) }),
         Some(kind) => one(&kind),
         None => json!({}),
@@ -115,9 +120,13 @@ fn parsed(text: &str) -> Option<Value> {
     table.get("value").cloned()
 }
 
+fn interpolated() -> Value {
+    json!({ "$ref": "#/$defs/interpolated" })
+}
+
 /// Allows `${…}` beside the value itself.
 fn or_interpolated(value: Value) -> Value {
-    json!({ "anyOf": [value, { "$ref": "#/$defs/interpolated" }] })
+    json!({ "anyOf": [value, interpolated()] })
 }
 
 fn words(words: &[&str]) -> Value {
@@ -157,6 +166,7 @@ fn one(kind: &Kind) -> Value {
             json!({ "type": "object", "additionalProperties": { "type": ["string", "integer"] } })
         }
         Kind::Tables => json!({ "type": "array" }),
+        Kind::TextOrTable => json!({ "type": ["string", "object"] }),
     }
 }
 
@@ -167,6 +177,7 @@ mod tests {
 
     use super::*;
     use crate::config::keys::KEYS;
+    use crate::config::load_tests::uncommented_example;
     use crate::config::{Source, load_as};
 
     const EXAMPLE: &str = include_str!("../../supervisor.example.toml");
@@ -254,6 +265,7 @@ mod tests {
             DURATION => parse_duration(text).is_ok(),
             SIZE => parse_size(text).is_ok(),
             SIGNAL => parse_signal(text).is_ok(),
+            READY => text == "notify" || text.starts_with("fd:"),
             "^signal:" => text.starts_with("signal:"),
             "^[0-7]{1,4}$" => text.len() <= 4 && text.bytes().all(|b| (b'0'..=b'7').contains(&b)),
             r"^[0-9]+\s*%$" => text.ends_with('%'),
@@ -270,15 +282,7 @@ mod tests {
     #[test]
     fn the_example_is_valid_as_it_is_and_with_every_option() {
         judge(EXAMPLE).unwrap();
-        let all: String = EXAMPLE
-            .lines()
-            .map(|line| match line.strip_prefix('#') {
-                Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase()) => rest,
-                _ => line,
-            })
-            .flat_map(|line| [line, "\n"])
-            .collect();
-        judge(&all).unwrap();
+        judge(&uncommented_example()).unwrap();
     }
 
     #[test]
@@ -338,7 +342,11 @@ mod tests {
             };
             let mut place = schema.pointer(&start).unwrap();
             for part in key.name.split('.') {
-                let table = if place["type"] == "array" { &place["items"] } else { place };
+                let table = match place["anyOf"].as_array() {
+                    _ if place["type"] == "array" => &place["items"],
+                    Some(several) => several.iter().find(|it| it["type"] == "object").unwrap(),
+                    None => place,
+                };
                 place = &table["properties"][part];
             }
             let description = place["description"].as_str().unwrap_or_default();

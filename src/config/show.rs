@@ -15,6 +15,7 @@ use super::keys::{KEYS, Key, Section};
 use super::kinds::Kind;
 use super::model::Config;
 use super::read::{Context, Place};
+use super::readiness::{Probe, Probing, Ready};
 use super::secrets::{HIDDEN, is_secret_name, without_secrets};
 use super::tree::{Layer, Node, Table, Written};
 use super::{Env, Sections, Source, load_accepted};
@@ -212,7 +213,8 @@ impl View<'_, '_> {
     fn table(&mut self, header: &str, table: &Table<'_>, home: Option<&Path>) {
         let stop = chosen_stop(table);
         for key in KEYS.iter().filter(|key| key.section == table.section) {
-            let is_step = key.name.starts_with("stop.sequence.");
+            // Parts of a value that is shown as a whole.
+            let is_part = key.name.starts_with("stop.sequence.") || key.name.starts_with("ready.");
             let is_program = key.section == Section::Program;
             // Shown variable by variable, for a program with what comes from above.
             let is_environment = key.name == "environment" && is_program;
@@ -223,7 +225,7 @@ impl View<'_, '_> {
                 "stop.signal" | "stop.grace" => stop == Stop::Sequence,
                 _ => false,
             };
-            if is_step || is_environment || is_alias || is_out {
+            if is_part || is_environment || is_alias || is_out {
                 continue;
             }
             if key.name == "environment" {
@@ -325,6 +327,9 @@ impl View<'_, '_> {
                 words => Some(list(words.iter().map(|word| quoted(word)))),
             };
         }
+        if let (Kind::TextOrTable, Some(table)) = (kind, node.table()) {
+            return self.readiness(header, node, &table);
+        }
         let home = home.map(Path::to_path_buf).or_else(|| (self.cx.env)("HOME").map(PathBuf::from));
         let path = |item: &Node<'_>| {
             let text = self.cx.string(item)?;
@@ -355,13 +360,37 @@ impl View<'_, '_> {
             Kind::Boolean | Kind::Integer | Kind::Number | Kind::Duration | Kind::Size => {
                 self.raw(kind, node)
             }
-            Kind::Text | Kind::Percentage | Kind::Octal | Kind::Signal | Kind::Account => {
-                self.raw(kind, node)
-            }
+            Kind::Text
+            | Kind::TextOrTable
+            | Kind::Percentage
+            | Kind::Octal
+            | Kind::Signal
+            | Kind::Account => self.raw(kind, node),
             Kind::Words(_) | Kind::WordsOrSignal(_) | Kind::OrUnlimited(_) => self.raw(kind, node),
             Kind::List(_) | Kind::OneOrMany(_) | Kind::Programs => self.raw(kind, node),
             Kind::Variables | Kind::Tables => self.raw(kind, node),
         }
+    }
+
+    /// Writes `ready` as a table; its command is as the loader has split it.
+    fn readiness(&self, header: &str, node: &Node<'_>, layer: &Layer<'_>) -> Option<String> {
+        let name = header.strip_prefix("program.")?.parse().ok()?;
+        let argv = match &self.config.programs.get(&name)?.lifecycle.ready {
+            Some(Ready::Probe(Probing { probe: Probe::Exec(argv), .. })) => argv.as_slice(),
+            Some(_) | None => &[],
+        };
+        let part = |(key, value): (&Spanned<std::borrow::Cow<'_, str>>, &_)| {
+            let name = key.get_ref();
+            let item = Node::toml_node(node.section, format!("ready.{name}"), layer.file, value);
+            let text = match &**name {
+                "exec" => list(argv.iter().map(|word| quoted(word))),
+                "status" => self.raw(&Kind::OneOrMany(Box::new(Kind::Integer)), &item)?,
+                _ => self.raw(&Kind::Text, &item)?,
+            };
+            Some(format!("{name} = {text}"))
+        };
+        let parts: Vec<String> = layer.table.iter().filter_map(part).collect();
+        Some(format!("{{ {} }}", parts.join(", ")))
     }
 
     /// Makes a path or the start of a pattern absolute.
@@ -452,7 +481,7 @@ impl View<'_, '_> {
                 words.starts_with('[').then(|| words.to_owned())
             }
             Kind::Path | Kind::Percentage | Kind::Account | Kind::OrUnlimited(_) => None,
-            Kind::Variables | Kind::Tables => None,
+            Kind::Variables | Kind::Tables | Kind::TextOrTable => None,
         }
     }
 }

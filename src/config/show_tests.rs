@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::load_as;
+use crate::config::load_tests::uncommented_example;
 
 const EXAMPLE: &str = include_str!("../../supervisor.example.toml");
 
@@ -33,16 +34,9 @@ fn assert_means_the_same(sources: &[Source]) {
 }
 
 fn uncommented() -> String {
-    let line = |line: &'static str| match line.strip_prefix('#') {
-        Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase()) => rest,
-        _ => line,
-    };
-    EXAMPLE
-        .lines()
-        .map(line)
-        .filter(|line| !line.starts_with("include"))
-        .flat_map(|l| [l, "\n"])
-        .collect()
+    let text = uncommented_example();
+    let lines = text.lines().filter(|line| !line.starts_with("include"));
+    lines.flat_map(|line| [line, "\n"]).collect()
 }
 
 #[test]
@@ -73,6 +67,15 @@ fn what_is_shown_is_a_configuration_that_means_the_same() {
         [program.'a.b']
         command = ['sleep', '1']
         start_period = '2s'
+        ready = 'notify'
+        watchdog = '30s'
+        [program.probed]
+        command = ['sleep', '1']
+        ready = { exec = 'probe ${WORDS} \"x y\"', interval = '30s', timeout = '${N}s' }
+        [program.asked]
+        command = ['sleep', '1']
+        restart_with = ['web']
+        ready = { http = 'http://h:80/${N}', status = [200, 204] }
     ";
     let more = "[group.site]\nprograms = ['web']\n";
     assert_means_the_same(&[
