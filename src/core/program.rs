@@ -452,7 +452,14 @@ impl Process {
         let what = format!("{}{early}", text::exit(exit));
         match exit::judge(&self.program.lifecycle, exit) {
             Verdict::Restart => self.retry(now, counted_as_running, random, &what, actions),
-            Verdict::Leave => self.enter(now, State::Exited, what, actions),
+            Verdict::Leave => {
+                if !counted_as_running && self.program.lifecycle.ready.is_some() {
+                    // However it has ended, it has not done what it was started for.
+                    self.facts.failure =
+                        Some(SpawnFailure { message: what.clone(), transient: true });
+                }
+                self.enter(now, State::Exited, what, actions);
+            }
             Verdict::GiveUp => {
                 let detail = format!("{what}, which is listed as permanent; start it by hand");
                 self.enter(now, State::Fatal, detail, actions);
@@ -511,11 +518,19 @@ impl Process {
     }
 
     /// Takes the passing of the time that [`Process::deadline`] named.
-    pub(super) fn on_deadline(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    ///
+    /// `stop_wanted` says that no run is wanted any more: then the order of stops decides when this
+    /// one is stopped, and neither its readiness nor its watchdog.
+    pub(super) fn on_deadline(
+        &mut self,
+        now: Instant,
+        stop_wanted: bool,
+        actions: &mut Vec<Action>,
+    ) {
         self.kill_remains_again(now, actions);
         match self.facts.state {
             State::Starting { run, born: Some(born) } if self.start_ends(born) <= now => {
-                self.on_start_ends(now, run, born, actions);
+                self.on_start_ends(now, run, born, stop_wanted, actions);
             }
             State::Starting { born: Some(_), .. } => {}
             State::Running { born, .. } => {
@@ -524,7 +539,7 @@ impl Process {
                     self.persist(actions);
                 }
                 if self.watchdog_ends().is_some_and(|at| at <= now) {
-                    self.on_watchdog_ends(now, actions);
+                    self.on_watchdog_ends(now, stop_wanted, actions);
                 }
             }
             State::Backoff { retry_at } if retry_at <= now => {

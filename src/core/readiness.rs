@@ -63,13 +63,14 @@ impl Process {
         now: Instant,
         run: RunId,
         born: Born,
+        stop_wanted: bool,
         actions: &mut Vec<Action>,
     ) {
         if self.gives_up_at().is_none() {
             let detail = format!("pid {}", born.pid);
             return self.count_as_running(now, run, born, detail, actions);
         }
-        if now.since(self.start_ends(born)) > LATE {
+        if stop_wanted || now.since(self.start_ends(born)) > LATE {
             return self.look_again(now, actions);
         }
         let limit = text::duration(self.start_ends(born).since(born.at));
@@ -193,8 +194,13 @@ impl Process {
         self.watchdog().map(|time| self.fed + time)
     }
 
-    pub(super) fn on_watchdog_ends(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        if self.watchdog_ends().is_some_and(|at| now.since(at) > LATE) {
+    pub(super) fn on_watchdog_ends(
+        &mut self,
+        now: Instant,
+        stop_wanted: bool,
+        actions: &mut Vec<Action>,
+    ) {
+        if stop_wanted || self.watchdog_ends().is_some_and(|at| now.since(at) > LATE) {
             self.fed = now;
             return;
         }

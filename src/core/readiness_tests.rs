@@ -394,3 +394,35 @@ fn the_next_brain_gives_a_watchdog_its_whole_time_again() {
     assert_eq!(bench.advance(29 * SECOND), []);
     assert_eq!(bench.advance(SECOND).len(), 1);
 }
+
+#[test]
+fn what_is_to_stop_is_stopped_in_order_however_late_its_readiness_is() {
+    let mut bench = Bench::running(vec![with_tcp("db"), requires("web", "db")]);
+    bench.ready("db");
+    bench.spawn_all();
+    bench.advance(SECOND);
+    assert_eq!(bench.state("web"), StateCode::Running);
+    let db = bench.run("db");
+    bench.dies(db, 1);
+    bench.spawn_all();
+    assert_eq!((bench.state("db"), bench.state("web")), (StateCode::Starting, StateCode::Running));
+    let (db, web) = (bench.run("db"), bench.run("web"));
+    bench.advance(TIMEOUT - SECOND);
+    assert_eq!(bench.shutdown(), [signal(web, TERM)]);
+    let late = bench.advance(2 * SECOND);
+    assert_eq!(late, [], "`db` was stopped before `web` had ended");
+    assert!(bench.dies(web, 0).contains(&signal(db, TERM)));
+}
+
+#[test]
+fn an_end_before_readiness_is_no_success_even_when_nothing_is_tried_again() {
+    let mut bench = Bench::running(vec![program_with("job", |p| {
+        *p = with_ready("job", Ready::Notify);
+        p.lifecycle.restart = RestartPolicy::OnFailure;
+    })]);
+    let run = bench.run("job");
+    bench.exited(run, 0);
+    let status = bench.status("job");
+    assert_eq!((status.state, status.failure.is_some()), (StateCode::Exited, true));
+    assert!(status.reason.starts_with("exited with code 0 before it was ready"), "{status:?}");
+}

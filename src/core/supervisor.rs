@@ -211,6 +211,11 @@ impl Supervisor {
             || self.graph.summary(&process.program.name).held
     }
 
+    /// Whether the process may not run because something that it requires is not wanted.
+    pub(super) fn is_held(&self, process: &ProcessName) -> bool {
+        self.graph.summary(process.program()).held
+    }
+
     fn on_run(&mut self, run: RunId, change: impl FnOnce(&mut Process, bool)) {
         let Some(owner) = self.owner(run) else { return };
         let stop_wanted = self.get(&owner).is_some_and(|process| self.is_stop_wanted(process));
@@ -264,7 +269,8 @@ impl Supervisor {
             if at > now {
                 return;
             }
-            self.update(&name, |process| process.on_deadline(now, actions));
+            let stop_wanted = self.get(&name).is_some_and(|process| self.is_stop_wanted(process));
+            self.update(&name, |process| process.on_deadline(now, stop_wanted, actions));
         }
     }
 

@@ -3,6 +3,7 @@
 //! The spawner's thread brings them to life between the runs, as children of the brain.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::Weak;
 
 use crossbeam_channel::Sender;
@@ -19,8 +20,11 @@ use crate::os::pidfd::PidFd;
 use crate::os::spawn::{Parent, Plan, SpawnError, Spawner};
 use crate::probe::{Command, Commands};
 
-/// In the name of every control group of a command, and of no run.
-const COMMAND_MARK: &str = ".command-";
+/// In the name of every control group of a command, and of no run: no name has a `+`.
+const COMMAND_MARK: &str = "+command-";
+
+/// The mark as it is in the name of a directory.
+const COMMAND_MARK_ESCAPED: &str = "%2bcommand-";
 
 /// One command that is wanted.
 #[derive(Debug)]
@@ -113,10 +117,7 @@ impl Workshop {
 
 /// Kills what commands of an earlier brain have left: they had no time to be killed with it.
 pub(super) fn clear_left_over(cgroups: &Cgroups) {
-    let is_command = |path: &std::path::PathBuf| {
-        path.file_name().is_some_and(|name| name.to_string_lossy().contains(COMMAND_MARK))
-    };
-    for path in cgroups.existing_leaves().into_iter().filter(is_command) {
+    for path in cgroups.existing_leaves().into_iter().filter(|path| is_command(path)) {
         if let Ok(leaf) = Leaf::reopen(&path) {
             let _ = leaf.kill();
             let _ = leaf.remove();
@@ -124,9 +125,30 @@ pub(super) fn clear_left_over(cgroups: &Cgroups) {
     }
 }
 
+/// Whether a control group is that of a command.
+fn is_command(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().contains(COMMAND_MARK_ESCAPED))
+}
+
 /// Makes a pipe of which our end, the first, does not block.
 fn pipe() -> std::io::Result<(OwnedFd, OwnedFd)> {
     let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
     fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok((read, write))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_is_called_like_a_command_is_not_taken_for_one() {
+        let leaf = |name: &str| Path::new("/sys/fs/cgroup/mend").join(name);
+        assert!(is_command(&leaf("web.7%2bcommand-1")));
+        for name in ["web.command-worker.7", "command-1.7", "web.7", "a.command-.1"] {
+            assert!(!is_command(&leaf(name)), "{name}");
+        }
+        let named: Result<crate::name::ProgramName, _> = "web+command-1".parse();
+        assert!(named.is_err(), "a name may contain the mark");
+    }
 }

@@ -401,6 +401,8 @@ impl Engine {
             ToBrain::Exited { run, status } => match self.runs.get_mut(&run) {
                 Some(hands) if hands.exit.is_none() => {
                     hands.exit = Some(status);
+                    // What it said before its end came before its end.
+                    self.hear(run);
                     self.tell(Event::Exited { run, exit: exit_of(status) });
                 }
                 Some(_) => {}

@@ -92,6 +92,15 @@ impl Engine {
         all.into_iter().for_each(|heard| self.on_heard(heard));
     }
 
+    /// Takes in what one run has said so far.
+    pub(super) fn hear(&mut self, run: RunId) {
+        for extra in [Extra::Notify, Extra::Ready] {
+            if self.ears.tasks.contains_key(&(run, extra)) {
+                self.on_heard(Heard { run, extra });
+            }
+        }
+    }
+
     /// Takes in what waits.
     pub(super) fn on_heard(&mut self, heard: Heard) {
         match heard.extra {

@@ -149,7 +149,13 @@ impl Drop for Command {
         match tokio::runtime::Handle::try_current() {
             // Nobody there waits for it.
             Ok(runtime) => drop(runtime.spawn_blocking(move || bury(&pidfd, leaf.as_ref()))),
-            Err(_no_runtime) => bury(&pidfd, leaf.as_ref()),
+            // The thread that starts programs must not wait for one that is stuck in the kernel.
+            Err(_no_runtime) => {
+                let _ = std::thread::Builder::new()
+                    .name("mend-bury".to_owned())
+                    .stack_size(64 * 1024)
+                    .spawn(move || bury(&pidfd, leaf.as_ref()));
+            }
         }
     }
 }
