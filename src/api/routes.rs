@@ -109,7 +109,14 @@ pub(super) static ROUTES: [Route; 33] = [
     get("/v1/logs", Endpoint::Logs, "output of all programs, or of ?name=…; ?follow=1"),
     get("/v1/events", Endpoint::Events, "server-sent events; resume by Last-Event-ID or ?after=ID"),
     post("/v1/reload", Role::Admin, Endpoint::Reload, "read and apply the configuration again"),
-    get("/v1/plan", Endpoint::Plan, "what the changed files, or generation ?to=…, would change"),
+    Route {
+        method: Method::GET,
+        path: "/v1/plan",
+        // Mistakes are shown with the lines of the files, which not everybody may read.
+        role: Role::Admin,
+        endpoint: Endpoint::Plan,
+        summary: "what the changed files, or generation ?to=…, would change",
+    },
     post("/v1/apply", Role::Admin, Endpoint::Apply, "apply the files, with roll-back; ?wait=5m"),
     get(
         "/v1/generations",

@@ -13,6 +13,7 @@ use super::model::{
     RestartPolicy, Sink, Spawn, Stdin, Stop, Supervisor, Watch, WatchTarget,
 };
 use super::readiness::{Probe, Probing, Ready};
+use super::secrets::{HIDDEN, is_secret_name, without_secrets};
 use super::units::{format_duration, signal_name};
 use super::watch::WATCH_IGNORE;
 
@@ -133,7 +134,17 @@ fn words(argv: &[String]) -> String {
         Ok(quoted) => quoted.into_owned(),
         Err(_) => word.escape_default().to_string(),
     };
-    argv.iter().map(quote).collect::<Vec<_>>().join(" ")
+    let names_secret = |word: &String| {
+        word.starts_with('-') && !word.contains('=') && is_secret_name(word.trim_start_matches('-'))
+    };
+    let mut shown = Vec::with_capacity(argv.len());
+    let mut hides = false;
+    for word in argv {
+        shown.push(if hides { HIDDEN.to_owned() } else { quote(word) });
+        hides = names_secret(word);
+    }
+    let text = shown.join(" ");
+    without_secrets(&text).unwrap_or(text)
 }
 
 fn compare_spawn(list: &mut List, old: &Spawn, new: &Spawn) {
@@ -189,7 +200,10 @@ fn compare_readiness(list: &mut List, old: &Program, new: &Program) {
     let respawns = told(&old.spawn) != told(&new.spawn);
     list.effect = if respawns { Effect::Restart } else { Effect::InPlace };
     let (old, new) = (&old.lifecycle, &new.lifecycle);
-    let ready = |lifecycle: &Lifecycle| lifecycle.ready.as_ref().map(readiness);
+    let ready = |lifecycle: &Lifecycle| {
+        let text = lifecycle.ready.as_ref().map(readiness)?;
+        Some(without_secrets(&text).unwrap_or(text))
+    };
     list.push("ready".into(), ready(old), ready(new));
     let watchdog = |lifecycle: &Lifecycle| lifecycle.watchdog.map(format_duration);
     list.push("watchdog".into(), watchdog(old), watchdog(new));

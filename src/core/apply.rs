@@ -467,9 +467,15 @@ impl Apply {
             return Judged::Failed(status.reason);
         }
         match status.state {
+            // What it requires is stopped: it did not run before either, and starts with that.
+            StateCode::Stopped if status.run.is_none() && core.is_held(process) => Judged::Ready,
             StateCode::Running if status.run.is_some_and(|run| run >= first) => Judged::Ready,
             StateCode::Fatal => Judged::Failed(status.reason),
             StateCode::Backoff if status.retry_at.is_some() => Judged::Failed(status.reason),
+            // Such as one that has ended well, but before it was ready.
+            StateCode::Exited if ended.is_some() && status.failure.is_some() => {
+                Judged::Failed(status.reason)
+            }
             StateCode::Exited => match ended {
                 Some((Exit::Code(code), _)) => {
                     let expected = &status.program.lifecycle.success_exit_codes;

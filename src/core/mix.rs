@@ -44,7 +44,7 @@ impl Mix {
         };
         let program = |(name, old): (&ProgramName, &Arc<Program>)| {
             let mut program = Program::clone(new.get(name).filter(|_| stays(name))?);
-            program.spawn = old.spawn.clone();
+            keep_spawn(&mut program, old);
             program.replicas = old.replicas;
             let lifecycle = &mut program.lifecycle;
             for names in [&mut lifecycle.requires, &mut lifecycle.wants, &mut lifecycle.after] {
@@ -75,7 +75,7 @@ impl Mix {
             let now = Arc::new(now);
             if in_turn {
                 let mut kept = Program::clone(&now);
-                kept.spawn = before.spawn.clone();
+                keep_spawn(&mut kept, before);
                 let kept = Arc::new(kept);
                 let done = turns.get(name).copied().unwrap_or(1);
                 for replica in done..was {
@@ -87,4 +87,12 @@ impl Mix {
         }
         mix
     }
+}
+
+/// Lets a program be spawned as before, and with that be asked for what it was told at its start:
+/// a run that knows nothing of a watchdog cannot feed it.
+fn keep_spawn(program: &mut Program, before: &Program) {
+    program.spawn = before.spawn.clone();
+    program.lifecycle.ready = before.lifecycle.ready.clone();
+    program.lifecycle.watchdog = before.lifecycle.watchdog;
 }

@@ -223,7 +223,8 @@ impl Engine {
         });
         if let Err(why) = self.record_apply() {
             self.applying = None;
-            self.settle(generation, GenerationOutcome::Interrupted, Some(why.clone()));
+            // Nothing of it was tried: the files may be applied another time.
+            self.settle(generation, GenerationOutcome::Rejected, Some(why.clone()));
             return Err(cannot(why));
         }
         self.say_apply(format!("generation {generation} begins: {}", plan.summary()));

@@ -129,6 +129,10 @@ impl Books {
         Ok((books, past))
     }
 
+    pub(super) fn runtime_dir(&self) -> &Path {
+        &self.runtime_dir
+    }
+
     pub(super) fn files(&self) -> &RunFiles {
         &self.files
     }

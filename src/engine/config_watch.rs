@@ -107,7 +107,10 @@ fn watch(
         }
     })?;
     for directory in directories {
-        watcher.watch(&directory, RecursiveMode::NonRecursive)?;
+        if let Err(error) = watcher.watch(&directory, RecursiveMode::NonRecursive) {
+            // It may have gone just now; the others are watched all the same.
+            tracing::warn!(%error, "`{}` is not watched", directory.display());
+        }
     }
     Ok(watcher)
 }
@@ -135,7 +138,8 @@ impl Interest {
     }
 
     fn includes(&self, path: &Path) -> bool {
-        self.files.iter().any(|file| file == path)
+        // A directory on the way to a file may go and come back.
+        self.files.iter().any(|file| file.starts_with(path))
             // The link that a mounted Kubernetes ConfigMap swaps.
             || path.file_name().is_some_and(|name| name == "..data")
             || self.globs.iter().any(|glob| glob.matches_path_with(path, AS_GLOB))
@@ -145,8 +149,10 @@ impl Interest {
 
 /// Returns the directories in which something may happen, all of them there.
 fn directories(places: &Places) -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> =
-        places.files.iter().filter_map(|file| file.parent()).map(Path::to_path_buf).collect();
+    let nearest = |file: &PathBuf| {
+        file.ancestors().skip(1).find(|place| place.is_dir()).map(Path::to_path_buf)
+    };
+    let mut found: Vec<PathBuf> = places.files.iter().filter_map(nearest).collect();
     for glob in &places.globs {
         let root = root_of(glob);
         found.extend(root.ancestors().find(|place| place.is_dir()).map(Path::to_path_buf));

@@ -75,7 +75,11 @@ impl FileWatcher {
             Ok(waker)
         });
         match made {
-            Ok(waker) => Some((orders, waker)),
+            Ok(waker) => {
+                // What kept an earlier thread from starting is over.
+                let _ = self.seen.send(Touched::Trouble(None));
+                Some((orders, waker))
+            }
             Err(error) => {
                 let text = explain(&error, None);
                 let _ = self.seen.send(Touched::Trouble(Some(text)));

@@ -190,7 +190,8 @@ impl Engine {
 
     /// Shows what runs, read again from the texts that are kept, away from the loop.
     pub(super) fn show_config(&self, reply: oneshot::Sender<Result<Vec<Shown>, Refusal>>) {
-        let runtime_dir = self.config.supervisor.runtime_dir.clone();
+        // Another socket takes effect when the daemon is started again, its directory too.
+        let runtime_dir = self.books.runtime_dir().to_owned();
         tokio::task::spawn_blocking(move || {
             let texts = super::active::read(&runtime_dir).map(|active| active.sources);
             let shown = texts.map(|texts| show(&texts, &environment, false)).unwrap_or_default();

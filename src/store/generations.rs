@@ -167,11 +167,11 @@ impl Generations {
     }
 
     /// Returns the generation in which exactly these texts were given up, unless they have taken
-    /// effect since.
+    /// effect since. One that was never brought to an end, as after a loss of power, counts.
     pub fn rejected(&self, texts: &[Source]) -> Option<&Generation> {
         let is_given_up = |generation: &&Generation| match generation.outcome {
-            Outcome::RolledBack | Outcome::Interrupted => true,
-            Outcome::Applying | Outcome::Applied | Outcome::Kept | Outcome::Rejected => false,
+            Outcome::RolledBack | Outcome::Interrupted | Outcome::Applying => true,
+            Outcome::Applied | Outcome::Kept | Outcome::Rejected => false,
         };
         self.of(texts).filter(is_given_up)
     }

@@ -83,9 +83,7 @@ fn describe(program: &ProgramChangeView) -> (char, Style, String) {
     match (program.action.as_str(), &program.because) {
         ("start", _) => ('+', AnsiColor::Green.on_default(), "starts".to_owned()),
         ("stop", _) => ('-', AnsiColor::Red.on_default(), "stops".to_owned()),
-        ("restart", Some(other)) => {
-            ('!', yellow, format!("restarts, because it requires `{other}`, which restarts"))
-        }
+        ("restart", Some(other)) => ('!', yellow, format!("restarts together with `{other}`")),
         ("restart", None) => ('!', yellow, "restarts".to_owned()),
         ("restart-in-turn", _) => ('!', yellow, "restarts, one replica after the other".to_owned()),
         ("update", _) => ('~', AnsiColor::Cyan.on_default(), "changes in place".to_owned()),
@@ -162,7 +160,7 @@ mod tests {
 ! db: restarts
       nice: (not set) -> 5
       environment.TOKEN: changed
-! web: restarts, because it requires `db`, which restarts
+! web: restarts together with `db`
 ~ api: changes in place
       logs.keep: 10 -> 3
 ~ settings of the daemon
