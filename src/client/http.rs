@@ -117,7 +117,30 @@ impl Client {
     }
 
     /// Sends one request and returns the answer's head; errors of the daemon are failures.
+    ///
+    /// A brain that is being killed takes connections to its last moment; what only looks is asked
+    /// again of the next one.
     async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+        headers: &[(&str, &str)],
+        patience: Duration,
+    ) -> Result<Response<Incoming>, Failure> {
+        let end = Instant::now() + TAKEOVER;
+        loop {
+            let answer = self.ask_once(method.clone(), path, body.clone(), headers, patience).await;
+            match answer {
+                Err(Failure::Lost(_)) if method == Method::GET && Instant::now() < end => {
+                    sleep(TAKEOVER_STEP).await;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    async fn ask_once(
         &self,
         method: Method,
         path: &str,
