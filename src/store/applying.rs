@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::core::{Actor, ApplyOrder, ApplyStage, Goal, Progress};
+use super::decisions::By;
+use crate::core::{ApplyOrder, ApplyStage, Goal, Progress};
 use crate::name::{NameError, ProcessName, RunId};
-use crate::time::{Instant, Wall};
+use crate::time::Instant;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Written {
@@ -24,18 +25,6 @@ pub(super) struct Written {
     goals: Vec<(String, bool, By)>,
 }
 
-/// Who asked.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct By {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    uid: Option<u32>,
-    name: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-    /// Milliseconds since 1970-01-01 UTC.
-    at: i64,
-}
-
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Stage {
@@ -44,19 +33,6 @@ enum Stage {
     Completing,
     Keeping { why: String },
     RollingBack { why: String, culprit: Option<String> },
-}
-
-impl From<&Actor> for By {
-    fn from(actor: &Actor) -> Self {
-        let Actor { uid, name, reason, at } = actor.clone();
-        Self { uid, name, reason, at: at.0 }
-    }
-}
-
-impl From<By> for Actor {
-    fn from(by: By) -> Self {
-        Self { uid: by.uid, name: by.name, reason: by.reason, at: Wall(by.at) }
-    }
 }
 
 impl From<&Progress> for Written {
@@ -139,6 +115,8 @@ impl TryFrom<Written> for Progress {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::core::Actor;
+    use crate::time::Wall;
 
     /// Progress in which every member is set.
     pub(in crate::store) fn progress() -> Progress {

@@ -97,7 +97,7 @@ struct SaidRecord {
     watchdog: Option<u64>,
 }
 
-/// The mirror of [`Actor`]; also used for goals that outlive a reboot.
+/// The mirror of [`Actor`], the time in milliseconds since 1970-01-01 UTC.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct By {
     uid: Option<u32>,
