@@ -454,6 +454,13 @@ mod tests {
     }
 
     #[test]
+    fn no_password_of_a_command_is_shown() {
+        let argv = ["x", "--password", "s3cret", "--token=abc", "postgres://me:s3cret@db/", "-v"];
+        let shown = words(&argv.map(str::to_owned));
+        assert_eq!(shown, "x --password *** '--token=***' postgres://me:***@db/ -v");
+    }
+
+    #[test]
     fn every_key_of_the_lifecycle_and_the_logs_changes_in_place() {
         for line in [
             "autostart = false",

@@ -1,7 +1,7 @@
 //! The machine of an apply against a supervisor on its bench.
 
 use super::*;
-use crate::config::{Program, RestartPolicy};
+use crate::config::{Program, Ready, RestartPolicy};
 use crate::core::bench::{Bench, SECOND, actor, name, program, program_with};
 use crate::core::{Event, Programs};
 
@@ -150,6 +150,42 @@ fn what_an_operator_has_stopped_holds_up_nothing() {
     table.bench.stop("a");
     table.look();
     assert_eq!(table.ended, Some(ApplyStep::Applied));
+}
+
+#[test]
+fn what_a_stopped_requirement_holds_back_holds_up_nothing() {
+    let follows = |p: &mut Program| p.lifecycle.requires = vec!["db".parse().unwrap()];
+    let old = vec![program("db"), program_with("web", follows)];
+    let mut bench = Bench::running(old.clone());
+    bench.advance(SECOND);
+    bench.spawn_all();
+    let (db, web) = (bench.run("db"), bench.run("web"));
+    bench.stop("db");
+    bench.dies(web, 0);
+    bench.dies(db, 0);
+    let order = ApplyOrder { generation: 2, by: actor(), patience: PATIENCE, roll_back: true };
+    let new = programs(vec![program("db"), newer("web", follows)]);
+    let (apply, steps) = Apply::begin(bench.now, programs(old), new, order, &bench.core);
+    let mut table = Table { bench, apply, ended: None };
+    table.take(steps);
+    table.look();
+    assert_eq!(table.ended, Some(ApplyStep::Applied));
+}
+
+#[test]
+fn an_end_before_readiness_is_a_failure_also_where_nothing_is_tried_again() {
+    let new = newer("a", |p| {
+        p.lifecycle.ready = Some(Ready::Notify);
+        p.lifecycle.restart = RestartPolicy::OnFailure;
+    });
+    let mut table = Table::begin(vec![program("a")], vec![new], true);
+    let old = table.bench.run("a");
+    table.bench.dies(old, 0);
+    table.bench.spawn_all();
+    let run = table.bench.run("a");
+    table.bench.dies(run, 0);
+    table.look();
+    assert!(table.apply.is_rolling_back(), "{:?}", table.ended);
 }
 
 #[test]
