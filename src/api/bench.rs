@@ -14,6 +14,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::capture::Cursor;
 use crate::config::{self, Access, Effect, KeyChange, Program};
 use crate::core::{
     Actor, BreakerState, Exit, Fate, Goal, Plan, ProcessStatus, ProgramChange, StateCode,
@@ -503,6 +504,7 @@ pub(super) fn line(text: &str) -> LogRecord {
         process: "web:0".parse().unwrap(),
         channel: LogChannel::Stdout,
         at: Some(NOW.1),
+        cursor: Cursor::default(),
         line: text.as_bytes().to_vec(),
         ended: true,
     }

@@ -17,6 +17,7 @@ use super::problem::Fault;
 use super::server::Streaming;
 use super::times::rfc3339;
 use super::view::LogLineView;
+use crate::capture::Cursor;
 use crate::engine::LogPlace;
 use crate::name::ProcessName;
 use crate::time::Wall;
@@ -62,6 +63,8 @@ pub struct LogRecord {
     pub channel: LogChannel,
     /// When the daemon saw it, if that is known.
     pub at: Option<Wall>,
+    /// Where in the log it begins.
+    pub cursor: Cursor,
     /// The line's exact bytes without its end.
     pub line: Vec<u8>,
     /// `false` for a last line whose end has not been printed.
@@ -189,6 +192,7 @@ fn render(records: &[LogRecord], format: Format) -> Bytes {
                         LogChannel::Stderr => "stderr".to_owned(),
                     },
                     at: record.at.map(rfc3339),
+                    cursor: record.cursor.to_string(),
                     line: String::from_utf8_lossy(&record.line).into_owned(),
                 };
                 serde_json::to_writer(&mut out, &view).expect("strings become JSON in memory");
@@ -224,6 +228,7 @@ mod tests {
             process: "web:0".parse().unwrap(),
             channel: LogChannel::Stderr,
             at: Some(Wall(1_795_434_727_120)),
+            cursor: Cursor { seq: 3, offset: 4096 },
             line: line.to_vec(),
             ended,
         }
@@ -248,5 +253,6 @@ mod tests {
         let text = render(&[record(b"a\xff", true)], Format::Json);
         let view: LogLineView = serde_json::from_slice(&text).unwrap();
         assert_eq!((view.line.as_str(), view.stream.as_str()), ("a\u{fffd}", "stderr"));
+        assert_eq!(view.cursor, "3:4096");
     }
 }

@@ -114,7 +114,7 @@ fn each_schema_has_exactly_the_members_of_its_type() {
         pid: 2,
         keeper_pid: 1,
     };
-    let line = LogLineView { name: text(), stream: text(), at: None, line: text() };
+    let line = LogLineView { name: text(), stream: text(), at: None, cursor: text(), line: text() };
     let problem =
         Problem { kind: text(), title: text(), status: 400, detail: text(), help: Some(text()) };
 

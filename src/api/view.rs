@@ -269,6 +269,9 @@ pub struct LogLineView {
     pub stream: String,
     /// RFC 3339 with milliseconds: when the daemon saw it.
     pub at: Option<String>,
+    /// Where in its log it begins, `SEGMENT:OFFSET`; grows from line to line of one log, and stays
+    /// over rotation and restarts.
+    pub cursor: String,
     /// The line without its end. Bytes that are not UTF-8 are replaced.
     pub line: String,
 }

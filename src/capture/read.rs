@@ -53,6 +53,8 @@ impl FromStr for Cursor {
 pub struct LogLine {
     /// When its first bytes arrived; `None` when the index does not know.
     pub at: Option<Wall>,
+    /// Where it begins.
+    pub cursor: Cursor,
     pub bytes: Vec<u8>,
 }
 
@@ -274,13 +276,13 @@ impl LogReader {
 
     fn take(&mut self, text: usize, whole: usize) -> LogLine {
         let bytes = self.buffer[self.used..self.used + text].to_vec();
-        let at = self.start_time;
+        let (at, cursor) = (self.start_time, self.start);
         self.used += whole;
         self.searched = self.searched.max(self.used);
         let rest = (self.buffer.len() - self.used) as u64;
         self.start = Cursor { offset: self.next.offset.saturating_sub(rest), ..self.next };
         self.start_time = self.time_of(self.start);
-        LogLine { at, bytes }
+        LogLine { at, cursor, bytes }
     }
 
     fn time_of(&mut self, cursor: Cursor) -> Option<Wall> {

@@ -100,7 +100,7 @@ async fn status_is_a_table_and_json_is_passed_on_untouched() {
 async fn status_of_one_name_shows_facts_and_its_last_lines() {
     let daemon = FakeDaemon::start(|seen| {
         if seen.is("/v1/logs") {
-            let line = json!({ "name": "web", "stream": "stdout", "at": null, "line": "hello" });
+            let line = json!({ "name": "web", "stream": "stdout", "at": null, "cursor": "1:0", "line": "hello" });
             return Reply::Text(format!("{line}\n"));
         }
         let view = status(vec![process("web", "RUNNING", Some(71))]);
@@ -339,9 +339,13 @@ async fn watch_goes_on_with_a_daemon_that_counts_anew() {
     assert_eq!(daemon.seen()[2].last_event_id.as_deref(), Some("3"));
 }
 
+/// A line of web's log; lines of one byte come one after the other.
 fn log(at: &str, line: &str) -> String {
     let at = format!("2026-11-23T12:00:0{at}Z");
-    json!({ "name": "web", "stream": "stdout", "at": at, "line": line }).to_string() + "\n"
+    let cursor = format!("1:{}", line.as_bytes()[0] * 2);
+    let line = json!({ "name": "web", "stream": "stdout", "at": at, "cursor": cursor,
+        "line": line });
+    line.to_string() + "\n"
 }
 
 #[tokio::test]
@@ -369,7 +373,7 @@ async fn following_goes_on_after_a_restart_without_losing_or_doubling() {
         0 => Reply::Text(log("1.000", "a") + &log("2.000", "b") + "{\"name\":\"torn"),
         1 => problem(503, "starting"),
         2 => Reply::Text(
-            log("1.000", "a") + &log("2.000", "b") + &log("2.000", "c") + &log("3.000", "d"),
+            log("1.000", "a") + &log("2.001", "b") + &log("2.001", "c") + &log("3.000", "d"),
         ),
         _ => problem(403, "forbidden"),
     });

@@ -156,6 +156,7 @@ impl View {
                     process: origin.process.clone(),
                     channel: origin.channel,
                     at: line.line.at,
+                    cursor: line.line.cursor,
                     line: line.line.bytes,
                     ended,
                 })

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::api::view::LogLineView;
+use crate::capture::Cursor;
 use crate::client::failure::Failure;
 use crate::client::http::{Client, Stream, with_query};
 use crate::client::lines::Lines;
@@ -24,62 +25,49 @@ pub(crate) enum Step {
     End,
 }
 
-/// What was shown of one stream of one process: the time of the last line, and how many lines
-/// had exactly this time.
-#[derive(Debug, Clone, Copy)]
-struct Cursor {
-    at: Timestamp,
-    count: u32,
-}
-
 /// Drops what a second connection sends again.
 #[derive(Debug)]
 struct Seen {
-    cursors: BTreeMap<(String, String), Cursor>,
-    /// Lines still to be skipped at each cursor's own time.
-    repeats: BTreeMap<(String, String), Cursor>,
+    /// The last line shown of each stream of each process.
+    shown: BTreeMap<(String, String), Cursor>,
+    /// The time of the newest line.
+    last: Option<Timestamp>,
     started: Timestamp,
-    is_again: bool,
+    /// When the present connection began, unless it is the first.
+    again: Option<Timestamp>,
 }
 
 impl Seen {
     fn new(started: Timestamp) -> Self {
-        let (cursors, repeats) = (BTreeMap::new(), BTreeMap::new());
-        Self { cursors, repeats, started, is_again: false }
+        Self { shown: BTreeMap::new(), last: None, started, again: None }
     }
 
-    /// Prepares for a connection that starts at the returned time.
-    fn start_again(&mut self) -> Timestamp {
-        self.is_again = true;
-        self.repeats = self.cursors.clone();
-        let last = self.cursors.values().map(|cursor| cursor.at).max();
-        let from = last.unwrap_or(self.started);
+    /// Prepares for a connection at `now` that asks for lines from the returned time on.
+    fn start_again(&mut self, now: Timestamp) -> Timestamp {
+        self.again = Some(now);
+        let from = self.last.unwrap_or(self.started);
         from.checked_sub(OVERLAP).unwrap_or(from)
     }
 
     /// Whether the line is a new one; remembers it.
+    ///
+    /// Places decide and not times: the time of a line that was read the moment it came may be
+    /// corrected later.
     fn is_new(&mut self, line: &LogLineView) -> bool {
-        let Some(at) = line.at.as_deref().and_then(|at| at.parse::<Timestamp>().ok()) else {
-            return true;
-        };
+        let Ok(cursor) = line.cursor.parse::<Cursor>() else { return true };
+        let at = line.at.as_deref().and_then(|at| at.parse::<Timestamp>().ok());
         let key = (line.name.clone(), line.stream.clone());
-        match self.repeats.get_mut(&key) {
-            Some(shown) if at < shown.at => return false,
-            Some(shown) if at == shown.at && shown.count > 0 => {
-                shown.count -= 1;
-                return false;
+        if let Some(again) = self.again {
+            // A log that somebody truncated starts again at a place that was shown before.
+            let may_be_old = at.is_none_or(|at| at <= again);
+            match self.shown.get(&key) {
+                Some(shown) if cursor <= *shown && may_be_old => return false,
+                None if at.is_some_and(|at| at < self.started) => return false,
+                Some(_) | None => {}
             }
-            None if self.is_again && at < self.started && !self.cursors.contains_key(&key) => {
-                return false;
-            }
-            Some(_) | None => {}
         }
-        let cursor = self.cursors.entry(key).or_insert(Cursor { at, count: 0 });
-        if at > cursor.at {
-            *cursor = Cursor { at, count: 1 };
-        } else if at == cursor.at {
-            cursor.count += 1;
-        }
+        self.shown.insert(key, cursor);
+        self.last = self.last.max(at);
         true
     }
 }
@@ -158,7 +146,7 @@ impl Follow {
     }
 
     async fn reconnect(&mut self) -> Result<(), Failure> {
-        let since = self.seen.start_again().to_string();
+        let since = self.seen.start_again(Timestamp::now()).to_string();
         let path = {
             let pairs = self.query.iter().map(|(key, value)| (*key, value.as_str()));
             with_query("/v1/logs", pairs.chain([("since", since.as_str())]))
@@ -226,50 +214,67 @@ fn color_length(text: &str) -> usize {
 mod tests {
     use super::*;
 
-    fn line(name: &str, at: &str) -> LogLineView {
+    fn line(name: &str, cursor: &str, at: &str) -> LogLineView {
         LogLineView {
             name: name.to_owned(),
             stream: "stdout".to_owned(),
-            at: Some(format!("2026-11-23T{at}Z")),
+            at: Some(time(at).to_string()),
+            cursor: cursor.to_owned(),
             line: String::new(),
         }
     }
 
+    fn time(at: &str) -> Timestamp {
+        format!("2026-11-23T{at}Z").parse().unwrap()
+    }
+
     #[test]
     fn a_second_connection_shows_only_what_is_new() {
-        let mut seen = Seen::new("2026-11-23T11:00:00Z".parse().unwrap());
-        for at in ["12:00:00.000", "12:00:01.000", "12:00:01.000"] {
-            assert!(seen.is_new(&line("a", at)));
+        let mut seen = Seen::new(time("11:00:00"));
+        for (cursor, at) in [("1:90", "12:00:00"), ("2:0", "12:00:01"), ("2:10", "12:00:01")] {
+            assert!(seen.is_new(&line("a", cursor, at)));
         }
-        assert!(seen.is_new(&line("b", "11:59:58.000")));
-        assert_eq!(seen.start_again().to_string(), "2026-11-23T11:59:56Z");
+        assert!(seen.is_new(&line("b", "7:0", "11:59:58")));
+        assert_eq!(seen.start_again(time("12:00:05")), time("11:59:56"));
         let again = [
-            ("b", "11:59:58.000", false),
-            ("b", "11:59:59.000", true),
-            ("a", "12:00:00.000", false),
-            ("a", "12:00:01.000", false),
-            ("a", "12:00:01.000", false),
-            ("a", "12:00:01.000", true),
-            ("a", "12:00:02.000", true),
-            ("c", "10:59:59.000", false),
-            ("c", "12:00:00.000", true),
+            ("b", "7:0", "11:59:58", false),
+            ("b", "7:9", "11:59:59", true),
+            ("a", "1:90", "12:00:00", false),
+            ("a", "2:0", "12:00:01", false),
+            // The same line, whose time was not known exactly when it was shown.
+            ("a", "2:10", "12:00:02", false),
+            ("a", "2:20", "12:00:02", true),
+            ("a", "2:30", "12:00:02", true),
+            ("c", "1:0", "10:59:59", false),
+            ("c", "1:10", "12:00:00", true),
         ];
-        for (name, at, is_new) in again {
-            assert_eq!(seen.is_new(&line(name, at)), is_new, "{name} at {at}");
+        for (name, cursor, at, is_new) in again {
+            assert_eq!(seen.is_new(&line(name, cursor, at)), is_new, "{name} {cursor} at {at}");
         }
     }
 
     #[test]
     fn a_third_connection_knows_what_the_second_showed() {
-        let mut seen = Seen::new("2026-11-23T11:00:00Z".parse().unwrap());
-        assert!(seen.is_new(&line("a", "12:00:01.000")));
-        seen.start_again();
-        assert!(!seen.is_new(&line("a", "12:00:01.000")));
-        assert!(seen.is_new(&line("a", "12:00:01.000")));
-        seen.start_again();
-        assert!(!seen.is_new(&line("a", "12:00:01.000")));
-        assert!(!seen.is_new(&line("a", "12:00:01.000")));
-        assert!(seen.is_new(&line("a", "12:00:01.000")));
+        let mut seen = Seen::new(time("11:00:00"));
+        assert!(seen.is_new(&line("a", "1:0", "12:00:01")));
+        seen.start_again(time("12:00:02"));
+        assert!(!seen.is_new(&line("a", "1:0", "12:00:01")));
+        assert!(seen.is_new(&line("a", "1:10", "12:00:01")));
+        seen.start_again(time("12:00:03"));
+        assert!(!seen.is_new(&line("a", "1:0", "12:00:01")));
+        assert!(!seen.is_new(&line("a", "1:10", "12:00:01")));
+        assert!(seen.is_new(&line("a", "1:20", "12:00:01")));
+    }
+
+    #[test]
+    fn a_truncated_log_is_shown_from_its_new_beginning() {
+        let mut seen = Seen::new(time("11:00:00"));
+        assert!(seen.is_new(&line("a", "1:100", "12:00:01")));
+        assert!(seen.is_new(&line("a", "1:0", "12:00:02")));
+        seen.start_again(time("12:00:03"));
+        assert!(!seen.is_new(&line("a", "1:0", "12:00:02")));
+        assert!(seen.is_new(&line("a", "1:50", "12:00:02")));
+        assert!(seen.is_new(&line("a", "1:0", "12:00:04")));
     }
 
     #[test]

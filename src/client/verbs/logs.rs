@@ -228,6 +228,7 @@ mod tests {
             name: "web".to_owned(),
             stream: "stdout".to_owned(),
             at: Some("2026-11-23T12:00:00.123Z".to_owned()),
+            cursor: "3:4096".to_owned(),
             line: "hello\x1b[2J".to_owned(),
         }
     }
