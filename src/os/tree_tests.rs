@@ -3,6 +3,7 @@
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use nix::sys::signal::Signal;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::*;
@@ -288,6 +289,33 @@ fn a_sweep_leaves_the_living_runs_of_others_alone() {
     other.sweep(pid, libc::SIGKILL);
     other.wait_gone();
     other.end();
+}
+
+/// The number of the ended main process belongs to the leader of another session by now.
+#[test]
+fn who_got_the_pid_of_an_ended_main_process_is_not_touched() {
+    let mut bench = Bench::new();
+    let mut stranger = Command::new("setsid")
+        .args(["sh", "-c", "sleep 600 & wait"])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let pid = stranger.id();
+    let session = || proc::all_stats().into_iter().filter(|s| s.sid == pid && !s.is_dead()).count();
+    let deadline = Instant::now() + PATIENCE;
+    while session() < 2 {
+        assert!(Instant::now() < deadline, "the session has {}", session());
+        thread::sleep(Duration::from_millis(1));
+    }
+    for adopted_elsewhere in [false, true] {
+        bench.sweep_as(pid, libc::SIGKILL, adopted_elsewhere);
+        bench.wait_gone();
+        assert_eq!(session(), 2, "adopted elsewhere: {adopted_elsewhere}");
+    }
+    nix::sys::signal::killpg(nix::unistd::Pid::from_raw(pid.cast_signed()), Signal::SIGKILL)
+        .unwrap();
+    stranger.wait().unwrap();
+    bench.end();
 }
 
 #[test]

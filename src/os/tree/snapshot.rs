@@ -30,6 +30,15 @@ pub(crate) struct Quarry {
     pub(crate) everywhere: bool,
 }
 
+impl Quarry {
+    /// Whether the pid of the main process that has ended is now somebody else's, and so are the
+    /// session and the group of this number: the kernel gives a number again only when neither a
+    /// process nor a session nor a group has it.
+    fn is_number_reused(&self) -> bool {
+        !self.with_main && proc::stat(self.main_pid).is_some_and(|holder| !holder.is_dead())
+    }
+}
+
 impl Marks {
     /// Returns the run in the environment of `pid`: `None` without any marker or another
     /// daemon's, which a caller must not touch on other grounds either if it is `Some`.
@@ -60,10 +69,11 @@ impl Marks {
             Marker::Foreign => return None,
             Marker::None => {}
         }
-        let mains = hunted.values().filter(|quarry| quarry.main_pid != 0);
-        mains
-            .into_iter()
+        hunted
+            .values()
+            .filter(|quarry| quarry.main_pid != 0)
             .find(|quarry| process.sid == quarry.main_pid || process.pgid == quarry.main_pid)
+            .filter(|quarry| !quarry.is_number_reused())
             .map(|quarry| quarry.run)
     }
 
