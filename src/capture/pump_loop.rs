@@ -55,6 +55,8 @@ struct Source {
     fifo: OwnedFd,
     log: u64,
     pace: Pace,
+    /// Where to write down where its output begins, until that is done.
+    mark: Option<PathBuf>,
     is_finishing: bool,
     /// It may hold bytes that no edge will tell of.
     is_pending: bool,
@@ -320,10 +322,6 @@ impl Worker {
             let _ = self.notices.send(notice);
         }
         let from = log.writer.end();
-        if let (Some(mark), Some(end)) = (&mark, from) {
-            let from = mark::first(mark, end);
-            let _ = self.notices.send(Notice::Marked { run, log: path.clone(), channel, from });
-        }
         self.watch(logs.sink, Watched { log: path, process, run, channel, from });
         let id = self.new_id();
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
@@ -337,13 +335,28 @@ impl Worker {
             fifo,
             log: log_id,
             pace,
+            mark,
             is_finishing: false,
             is_pending: false,
         };
         self.sources.insert(id, source);
+        self.tell_mark(id);
         self.runs.entry(run).or_default().push(id);
         // What was printed before is told by an edge, as adding reports the state once.
         self.after_growth(log_id, 0);
+    }
+
+    /// Says where a stream begins in its log, once that can be known.
+    fn tell_mark(&mut self, id: u64) {
+        let Some(source) = self.sources.get_mut(&id) else { return };
+        let Some(log) = self.logs.get(&source.log) else { return };
+        let Some(end) = log.writer.end() else { return };
+        if let Some(mark) = source.mark.take() {
+            let from = mark::first(&mark, end);
+            let (run, channel) = (source.run, source.channel);
+            let log = log.writer.place.current().to_owned();
+            let _ = self.notices.send(Notice::Marked { run, log, channel, from });
+        }
     }
 
     /// Moves what earlier runs have left for this log: their lines come before those of the next.
@@ -501,6 +514,10 @@ impl Worker {
     fn retry(&mut self, log_id: u64, now: Instant, wall: Wall) {
         let Some(log) = self.logs.get_mut(&log_id) else { return };
         let mut result = log.retry(wall);
+        let of_log = |(id, source): (&u64, &Source)| (source.log == log_id).then_some(*id);
+        let unmarked: Vec<u64> = self.sources.iter().filter_map(of_log).collect();
+        unmarked.into_iter().for_each(|id| self.tell_mark(id));
+        let Some(log) = self.logs.get_mut(&log_id) else { return };
         let mut moved = 0;
         let mut closable = Vec::new();
         let pending = self.sources.iter_mut().filter(|(_, source)| source.log == log_id);

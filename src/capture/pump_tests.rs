@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::place::Place;
-use super::{Channel, Notice, Pump, Stream};
+use super::{Channel, Cursor, Notice, Pump, Stream};
 use crate::config::{Compression, Logs, Sink};
 use crate::name::RunId;
 
@@ -68,6 +68,10 @@ impl Bench {
     }
 
     pub(super) fn attach_at(&mut self, log: PathBuf, logs: &Logs) -> Pipe {
+        self.attach_marked(log, logs, None)
+    }
+
+    fn attach_marked(&mut self, log: PathBuf, logs: &Logs, mark: Option<PathBuf>) -> Pipe {
         self.runs += 1;
         let run = RunId(self.runs);
         let path = self.directory.path().join(format!("fifo{}", self.runs));
@@ -75,7 +79,7 @@ impl Bench {
         let fifo = held.try_clone().unwrap();
         let process = "web".parse().unwrap();
         let (channel, logs, owner) = (Channel::Stdout, logs.clone(), None);
-        self.pump().attach(Stream { run, process, channel, fifo, log, logs, owner, mark: None });
+        self.pump().attach(Stream { run, process, channel, fifo, log, logs, owner, mark });
         Pipe { run, write, held }
     }
 
@@ -518,4 +522,25 @@ fn a_log_that_cannot_be_made_is_reported_and_made_later() {
     fs::remove_file(obstacle).unwrap();
     assert!(matches!(bench.notice(), Notice::Recovered { .. }));
     bench.wait_for_text(b"text\n");
+}
+
+#[test]
+fn a_log_that_opens_late_still_says_where_a_run_begins() {
+    let mut bench = Bench::new();
+    let obstacle = bench.directory.path().join("logs");
+    File::create(&obstacle).unwrap();
+    let mark = bench.directory.path().join("1.out.mark");
+    let mut pipe = bench.attach_marked(bench.log(), &logs(1 << 20), Some(mark.clone()));
+    pipe.write.write_all(b"first\n").unwrap();
+    assert!(matches!(bench.notice(), Notice::Trouble { .. }));
+    fs::remove_file(obstacle).unwrap();
+    let begins = Notice::Marked {
+        run: pipe.run,
+        log: bench.log(),
+        channel: Channel::Stdout,
+        from: Cursor { seq: 1, offset: 0 },
+    };
+    assert_eq!(bench.notice(), begins);
+    assert!(matches!(bench.notice(), Notice::Recovered { .. }));
+    assert_eq!(fs::read_to_string(mark).unwrap(), "1:0\n");
 }
