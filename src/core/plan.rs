@@ -157,12 +157,15 @@ impl Changes {
                 let partner =
                     || lifecycle.restart_with.iter().find(|name| moves(name) || is_new(name));
                 let cause = required.or_else(partner)?;
-                stays.then(|| (name.clone(), cause.clone()))
+                stays.then(|| (name.clone(), cause.clone(), required.is_some()))
             });
-            match next {
-                Some((name, cause)) => self.along.insert(name, cause),
-                None => return,
-            };
+            let Some((name, cause, all_stop)) = next else { return };
+            // All of its replicas stop with what they require: there is no turn to take.
+            if all_stop && self.in_turn.remove(&name) {
+                self.at_once.insert(name);
+            } else {
+                self.along.insert(name, cause);
+            }
         }
     }
 
@@ -235,6 +238,20 @@ mod tests {
         old.extend(rest());
         new.extend(rest());
         assert_eq!(fates(old, new), [("a".to_owned(), Fate::RestartInTurn)]);
+    }
+
+    #[test]
+    fn replicas_that_require_what_restarts_are_replaced_together() {
+        let three = Some(3);
+        let web = |program: Program| {
+            let mut program = program;
+            program.lifecycle.requires = vec!["db".parse().unwrap()];
+            program
+        };
+        let old = vec![program("db"), web(program_with("web", |p| p.replicas = three))];
+        let new = vec![newer("db", None), web(newer("web", three))];
+        let restart = |name: &str| (name.to_owned(), Fate::Restart);
+        assert_eq!(fates(old, new), [restart("db"), restart("web")]);
     }
 
     #[test]
