@@ -379,7 +379,6 @@ impl Engine {
             }
             ApplyStep::Configure(_) => (applying.new.1, GenerationOutcome::Applied, None),
         };
-        self.withdraw_current(generation, outcome, &order.by);
         let active = Active { sources, replaced: self.stale_runs(), apply: None };
         let trouble = self.books.keep_active(&active).err();
         self.note_trouble("active configuration", trouble);

@@ -208,19 +208,6 @@ impl Engine {
         }
     }
 
-    /// Somebody went back to an earlier generation: the texts of the one that counted must not
-    /// come back with the next start only because they are still in the files.
-    pub(super) fn withdraw_current(&mut self, number: u64, outcome: GenerationOutcome, by: &Actor) {
-        let generations = &self.books.generations;
-        let Some(copy_of) = generations.get(number).and_then(|it| it.copy_of) else { return };
-        let took_effect = matches!(outcome, GenerationOutcome::Applied | GenerationOutcome::Kept);
-        let current = generations.current().filter(|_| took_effect).map(|it| it.number);
-        if let Some(current) = current.filter(|current| *current != copy_of) {
-            let why = format!("{} went back to generation {copy_of}", by.name);
-            self.settle(current, GenerationOutcome::RolledBack, Some(why));
-        }
-    }
-
     /// Brings the list in line with what is active, after a start.
     pub(super) fn check_generations(&mut self, texts: &[Source]) {
         let under_way = self.applying.as_ref().map(|it| it.progress().order.generation);

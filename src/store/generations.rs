@@ -53,6 +53,15 @@ pub enum Outcome {
     Rejected,
 }
 
+impl Outcome {
+    fn took_effect(self) -> bool {
+        match self {
+            Self::Applied | Self::Kept => true,
+            Self::Applying | Self::RolledBack | Self::Interrupted | Self::Rejected => false,
+        }
+    }
+}
+
 /// One generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Generation {
@@ -221,11 +230,27 @@ impl Generations {
     ///
     /// When it could not be written; it counts in memory all the same.
     pub fn settle(&mut self, number: u64, outcome: Outcome, why: Option<String>) -> io::Result<()> {
+        let withdrawn = self.withdrawn_by(number, outcome);
         if let Some(found) = self.list.iter_mut().find(|it| it.number == number) {
             found.outcome = outcome;
             found.why = why;
         }
+        if let Some((current, why)) = withdrawn
+            && let Some(current) = self.list.iter_mut().find(|it| it.number == current)
+        {
+            current.outcome = Outcome::RolledBack;
+            current.why = Some(why);
+        }
         self.write()
+    }
+
+    /// Returns the generation that counts no more when somebody goes back to an earlier one: its
+    /// texts must not come back with the next start only because they are still in the files.
+    fn withdrawn_by(&self, number: u64, outcome: Outcome) -> Option<(u64, String)> {
+        let settled = self.get(number).filter(|it| !it.is_good())?;
+        let copy_of = settled.copy_of.filter(|_| outcome.took_effect())?;
+        let current = self.current().filter(|current| current.number != copy_of)?;
+        Some((current.number, format!("{} went back to generation {copy_of}", settled.by.name)))
     }
 
     /// Returns whether the list could be written when that was last tried.
@@ -303,11 +328,7 @@ fn make_directory(path: &Path) -> io::Result<()> {
 impl Generation {
     /// Whether it took effect and was not given up.
     pub fn is_good(&self) -> bool {
-        match self.outcome {
-            Outcome::Applied | Outcome::Kept => true,
-            Outcome::Applying | Outcome::RolledBack => false,
-            Outcome::Interrupted | Outcome::Rejected => false,
-        }
+        self.outcome.took_effect()
     }
 }
 
@@ -392,6 +413,29 @@ mod tests {
         assert_eq!(generations.current().unwrap().number, 1);
         add(&mut generations, Outcome::Applied, "bad");
         assert_eq!(generations.rejected(&texts("bad")), None);
+    }
+
+    #[test]
+    fn what_somebody_goes_back_from_is_given_up_in_the_same_step_and_once() {
+        let place = tempfile::tempdir().unwrap();
+        let (mut generations, _) = Generations::open(place.path());
+        for text in ["one", "two", "three"] {
+            add(&mut generations, Outcome::Applied, text);
+        }
+        let back = Draft { copy_of: Some(1), ..draft(How::Rollback, Outcome::Applying) };
+        let four = generations.add(back, Some(&texts("one"))).unwrap();
+        let outcomes = |generations: &Generations| -> Vec<Outcome> {
+            generations.list().iter().map(|it| it.outcome).collect()
+        };
+        generations.settle(four, Outcome::Applied, None).unwrap();
+        let (mut generations, _) = Generations::open(place.path());
+        let expected = [Outcome::Applied, Outcome::Applied, Outcome::RolledBack, Outcome::Applied];
+        assert_eq!(outcomes(&generations), expected);
+        let why = generations.get(3).unwrap().why.clone();
+        assert_eq!(why.as_deref(), Some("alice went back to generation 1"));
+        // A daemon that was killed right after it does so again.
+        generations.settle(four, Outcome::Applied, None).unwrap();
+        assert_eq!(outcomes(&generations), expected);
     }
 
     #[test]
