@@ -100,6 +100,8 @@ impl Supervisor {
                 process.persist(actions);
             }
             process.program = program.clone();
+            // It may have said what only now is asked of it.
+            process.settle_ready(now, actions);
             if process.facts.removed {
                 process.facts.removed = false;
                 if process.facts.goal_by.is_none() {

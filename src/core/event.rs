@@ -44,6 +44,10 @@ pub enum Event {
 pub enum Word {
     /// What the last look at its readiness found.
     Look(String),
+    /// It is ready (`READY=1`).
+    Ready,
+    /// What it has said of its readiness may be lost: whoever held its socket or pipe was killed.
+    Unheard,
     /// One line about what it does (`STATUS=`).
     Status(String),
     /// Its start, or its stop, needs this much time from now on (`EXTEND_TIMEOUT_USEC=`).

@@ -67,6 +67,11 @@ impl FileWatch {
         }
     }
 
+    /// Returns whether changes of a program's files have not been acted on.
+    pub fn is_pending(&self, program: &ProgramName) -> bool {
+        self.pending.contains_key(program)
+    }
+
     /// Returns when [`FileWatch::take_due`] has something.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.pending.values().map(|pending| pending.due).min()

@@ -117,6 +117,10 @@ pub struct Said {
     pub status: Option<String>,
     /// What the last look at its readiness found.
     pub look: Option<String>,
+    /// It has said `READY=1`, whether or not that is what shows that it is ready.
+    pub ready: bool,
+    /// What it has said may be lost: whoever listened was killed with all that was not heard.
+    pub unheard: bool,
     /// The start may take until then, because the run said so.
     pub start_until: Option<Instant>,
     /// The time of the watchdog that the run has set.
@@ -372,6 +376,7 @@ impl Process {
                 } else {
                     self.facts.state = State::Starting { run, born: Some(born) };
                     self.persist(actions);
+                    self.settle_ready(now, actions);
                 }
             }
             State::Starting { .. } | State::Stopped | State::Waiting { .. } => {}

@@ -45,6 +45,7 @@ impl Process {
     pub(super) fn gives_up_at(&self) -> Option<Instant> {
         match (&self.facts.state, &self.program.lifecycle.ready) {
             (_, None | Some(Ready::After(_))) => None,
+            (_, Some(Ready::Notify | Ready::Descriptor(_))) if self.facts.said.unheard => None,
             (State::Starting { born: Some(born), .. }, Some(_)) => Some(self.start_ends(*born)),
             (State::Starting { born: None, .. } | State::Running { .. }, _) => None,
             (State::Stopped | State::Waiting { .. } | State::Stopping { .. }, _) => None,
@@ -67,7 +68,10 @@ impl Process {
         actions: &mut Vec<Action>,
     ) {
         if self.gives_up_at().is_none() {
-            let detail = format!("pid {}", born.pid);
+            let detail = match self.facts.said.unheard {
+                true => format!("pid {}; nobody knows whether it is ready", born.pid),
+                false => format!("pid {}", born.pid),
+            };
             return self.count_as_running(now, run, born, detail, actions);
         }
         if stop_wanted || now.since(self.start_ends(born)) > LATE {
@@ -94,6 +98,16 @@ impl Process {
         match &self.facts.said.look {
             Some(look) => format!("{ready}: {look}"),
             None => format!("waits for {ready}"),
+        }
+    }
+
+    /// Believes what the run has said if that is what is asked of it.
+    pub(super) fn settle_ready(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        if let State::Starting { run, born: Some(_) } = self.facts.state
+            && self.facts.said.ready
+            && self.program.lifecycle.ready == Some(Ready::Notify)
+        {
+            self.on_ready(now, run, actions);
         }
     }
 
@@ -143,6 +157,10 @@ impl Process {
         }
         let before = self.facts.clone();
         match word {
+            Word::Ready => self.facts.said.ready = true,
+            Word::Unheard => {
+                self.facts.said.unheard = matches!(self.facts.state, State::Starting { .. });
+            }
             Word::Look(look) => {
                 if matches!(self.facts.state, State::Starting { .. }) {
                     self.facts.said.look = Some(look);
@@ -164,6 +182,7 @@ impl Process {
         if self.facts != before {
             self.persist(actions);
         }
+        self.settle_ready(now, actions);
     }
 
     /// Gives a start or a stop that is under way time until then; never less than it had.

@@ -1,9 +1,11 @@
 //! Readiness, the watchdog and restarts for the sake of another program.
 
 use super::bench::*;
+use super::plan::Programs;
 use super::*;
 use crate::config::{Address, Probe, Probing, Program, Ready, RestartPolicy};
 use crate::name::RunId;
+use std::sync::Arc;
 
 const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
 const ABORT: i32 = 6;
@@ -58,6 +60,42 @@ fn a_process_is_starting_until_it_is_ready_however_long_its_start_period_was() {
     assert_eq!(bench.told.last().unwrap().detail, "pid 101, ready after 59 s");
     bench.advance(3600 * SECOND);
     assert_eq!(bench.state("web"), StateCode::Running);
+}
+
+#[test]
+fn ready_1_counts_for_who_declares_it_and_from_when_it_is_declared() {
+    let mut bench = Bench::running(vec![with_tcp("web")]);
+    bench.says("web", Word::Ready);
+    assert_eq!(bench.state("web"), StateCode::Starting);
+    // Nothing else of how it was spawned changes: it has a watchdog.
+    bench.configure(vec![with_ready("web", Ready::Notify)]);
+    assert_eq!((bench.state("web"), bench.status("web").ready), (StateCode::Running, Some(true)));
+    // Its next run must say it anew.
+    let run = bench.run("web");
+    bench.exited(run, 0);
+    bench.gone(run);
+    bench.advance(SECOND);
+    bench.spawn_all();
+    assert_eq!(bench.state("web"), StateCode::Starting);
+    bench.says("web", Word::Ready);
+    assert_eq!(bench.state("web"), StateCode::Running);
+}
+
+#[test]
+fn a_start_of_which_a_word_may_be_lost_is_not_stopped_for_its_silence() {
+    let mut bench = Bench::running(vec![with_ready("web", Ready::Notify), with_tcp("db")]);
+    bench.says("web", Word::Unheard);
+    bench.says("db", Word::Unheard);
+    assert_eq!(
+        bench.reason("web"),
+        "what it said of its readiness may be lost; counts as running 1 min after its start"
+    );
+    assert_eq!((bench.state("web"), bench.status("web").gives_up_at), (StateCode::Starting, None));
+    bench.advance(TIMEOUT);
+    assert_eq!(bench.state("web"), StateCode::Running);
+    let told = bench.told.iter().rfind(|change| change.process.to_string() == "web").unwrap();
+    assert_eq!(told.detail, "pid 102; nobody knows whether it is ready");
+    assert_eq!(bench.state("db"), StateCode::Stopping, "a probe finds out again");
 }
 
 #[test]
@@ -296,6 +334,36 @@ fn replicas_that_come_back_together_replace_once() {
     assert_eq!(bench.state("web"), StateCode::Running);
     bench.dies(second, 0);
     let run = bench.run("db:1");
+    assert_eq!(bench.spawned(run), [signal(web, TERM)]);
+    bench.dies(web, 0);
+    bench.spawn_all();
+    assert_eq!(bench.status("web").restarts, 1);
+}
+
+#[test]
+fn replicas_that_are_replaced_in_turn_replace_once() {
+    let db = |command: &str| {
+        program_with("db", |p| {
+            p.replicas = Some(2);
+            p.spawn.argv = vec![command.to_owned()];
+        })
+    };
+    let mut bench = Bench::running(vec![db("old"), restart_with("web", "db")]);
+    let (first, second) = (bench.run("db:0"), bench.run("db:1"));
+    let new: Programs = [db("new"), restart_with("web", "db")]
+        .map(|program| (program.name.clone(), Arc::new(program)))
+        .into();
+    let except = [(name("db:1"), Arc::new(db("old")))].into();
+    bench.send(Event::ConfigureMix(Mix { programs: new.clone(), except }));
+    bench.dies(first, 0);
+    bench.spawn_all();
+    assert_ne!(bench.run("db:0"), first);
+    assert_eq!(bench.state("web"), StateCode::Running, "`db:1` is next");
+    bench.send(Event::ConfigureMix(Mix::whole(new)));
+    assert_eq!(bench.state("web"), StateCode::Running);
+    bench.dies(second, 0);
+    let run = bench.run("db:1");
+    let web = bench.run("web");
     assert_eq!(bench.spawned(run), [signal(web, TERM)]);
     bench.dies(web, 0);
     bench.spawn_all();

@@ -248,6 +248,9 @@ fn why_starting(process: &Process, born: Born) -> String {
     let limit = text::duration(process.start_ends(born).since(born.at));
     match process.gives_up_at() {
         Some(_) => format!("{}; gives up {limit} after its start", process.awaits()),
+        None if process.facts.said.unheard => format!(
+            "what it said of its readiness may be lost; counts as running {limit} after its start"
+        ),
         None => format!("counts as running {limit} after its start"),
     }
 }

@@ -131,6 +131,12 @@ impl Supervisor {
         actions
     }
 
+    /// Returns the living runs about which [`Event::DeadlineReached`] will decide.
+    pub fn due_runs(&self, now: Instant) -> Vec<RunId> {
+        let due = self.deadlines.iter().take_while(|(at, _)| *at <= now);
+        due.filter_map(|(_, name)| self.get(name)?.run()).collect()
+    }
+
     /// Returns when [`Event::DeadlineReached`] is due.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.deadlines.first().map(|(at, _)| *at)
@@ -190,8 +196,18 @@ impl Supervisor {
         self.processes.values().filter_map(|entry| goal(&entry.process.facts)).collect()
     }
 
-    /// Hands over the goals of before a reboot. The first configuration takes up those of its
-    /// processes and drops the rest.
+    /// Hands over the goals of before a reboot, after the switches. The first configuration takes
+    /// up those of its processes and drops the rest.
+    pub fn remember_goals_of_before(&mut self, mut goals: Vec<(ProcessName, Goal, Actor)>) {
+        // A start by hand does not outlive the boot of a program that is disabled.
+        goals.retain(|(name, goal, _)| {
+            *goal == Goal::Down || self.disabled_by(name.program()).is_none()
+        });
+        self.remember_goals(goals);
+    }
+
+    /// Hands over the goals of processes that were taken away and may come back with the next
+    /// configuration.
     pub fn remember_goals(&mut self, goals: Vec<(ProcessName, Goal, Actor)>) {
         self.remembered.extend(goals.into_iter().map(|(name, goal, by)| (name, (goal, by))));
     }
@@ -329,11 +345,21 @@ impl Supervisor {
             (summary.satisfied || !summary.on_way)
                 && self.processes_of(program).any(is_newer)
                 && !self.processes_of(program).any(is_replaced)
+                && !self.is_between_declarations(program)
         };
         if let Some(program) = others.iter().find(is_back) {
             let because = format!("`{program}` was replaced");
             self.update(name, |process| process.replace(because, actions));
         }
+    }
+
+    /// Whether some replicas of a program are still declared otherwise than the rest: its others
+    /// are about to be replaced as well.
+    fn is_between_declarations(&self, program: &ProgramName) -> bool {
+        let replicas = self.processes_of(program).filter_map(|name| self.get(name));
+        let mut declared = replicas.filter(|it| !it.facts.removed).map(|it| &it.program);
+        let Some(first) = declared.next() else { return false };
+        declared.any(|other| !Arc::ptr_eq(first, other) && first.spawn != other.spawn)
     }
 
     fn try_stop(&mut self, now: Instant, name: &ProcessName, actions: &mut Vec<Action>) {

@@ -342,7 +342,7 @@ fn what_an_operator_stopped_stays_stopped_over_a_reboot() {
     assert_eq!(goals, [(name("web"), Goal::Down, actor())]);
     let mut next = Bench::configured(vec![]);
     next.core = Supervisor::new(2);
-    next.core.remember_goals(goals);
+    next.core.remember_goals_of_before(goals);
     next.configure(vec![program("web"), program("db")]);
     assert_eq!((next.state("web"), next.state("db")), (StateCode::Stopped, StateCode::Starting));
     assert_eq!(next.status("web").reason, "stopped by alice");

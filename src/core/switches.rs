@@ -74,8 +74,6 @@ impl Supervisor {
         program: &Program,
     ) -> (Goal, Option<Actor>) {
         match self.remembered.remove(name) {
-            // A start by hand does not outlive the boot of a program that is disabled.
-            Some((Goal::Up, _)) if self.disabled_by(&program.name).is_some() => (Goal::Down, None),
             Some((goal, by)) => (goal, Some(by)),
             None if self.is_enabled(program) => (Goal::Up, None),
             None => (Goal::Down, None),

@@ -14,8 +14,8 @@ fn switch(bench: &mut Bench, program: &str, enabled: bool) -> Vec<Action> {
 fn reboot(bench: &Bench) -> Bench {
     let mut next = Bench::configured(Vec::new());
     next.core = Supervisor::new(1);
-    next.core.remember_goals(bench.core.explicit_goals());
     next.core.remember_switches(bench.core.switches().clone());
+    next.core.remember_goals_of_before(bench.core.explicit_goals());
     next.configure(bench.programs.iter().map(|program| (**program).clone()).collect());
     next
 }
@@ -53,6 +53,22 @@ fn a_start_by_hand_of_a_disabled_program_holds_until_the_boot() {
     bench.configure(again);
     assert_eq!(bench.state("db"), StateCode::Running);
     assert_eq!(reboot(&bench).state("db"), StateCode::Stopped);
+}
+
+#[test]
+fn a_disabled_program_that_a_roll_back_brings_back_runs_again_if_it_did() {
+    let mut bench = Bench::running(vec![settled("db")]);
+    switch(&mut bench, "db", false);
+    let mut bench = reboot(&bench);
+    bench.start("db");
+    bench.spawn_all();
+    let (goals, run) = (bench.core.explicit_goals(), bench.run("db"));
+    bench.configure(Vec::new());
+    bench.dies(run, 0);
+    bench.core.remember_goals(goals);
+    bench.configure(vec![settled("db")]);
+    bench.spawn_all();
+    assert_eq!(bench.state("db"), StateCode::Running);
 }
 
 #[test]

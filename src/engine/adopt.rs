@@ -64,6 +64,7 @@ pub(super) fn find_runs(
 ) -> io::Result<Vec<Found>> {
     let listed: BTreeMap<_, _> = held.runs().collect();
     let mut is_complete = true;
+    let mut unheard = BTreeSet::new();
     let mut records = BTreeMap::new();
     for run in files.list()? {
         let early = held.records.get(&run).cloned();
@@ -78,6 +79,7 @@ pub(super) fn find_runs(
             is_complete = false;
         }
         if record.born.is_some() && hold_extras(keeper, files, run, &record, &listed)? {
+            unheard.insert(run);
             is_complete = false;
         }
         records.insert(run, record);
@@ -102,6 +104,7 @@ pub(super) fn find_runs(
             Some(mut run) => {
                 let is_child = pid.is_some_and(|pid| children.contains(&pid));
                 run.hands.foreign = exit.is_none() && !is_child;
+                run.unheard = unheard.contains(&run.run);
                 found.push(run);
             }
             None => {
@@ -255,5 +258,5 @@ fn found_run(
         exit,
         gone: false,
     };
-    Some(Found { run, hands })
+    Some(Found { run, hands, unheard: false })
 }

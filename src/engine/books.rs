@@ -8,6 +8,7 @@ use tokio::sync::broadcast;
 use tracing::warn;
 
 use super::kept::Kept;
+use super::watched::Print;
 use super::{Happening, HappeningKind, active};
 use crate::core::{Actor, Snapshot, Switch};
 use crate::name::{ProcessName, ProgramName, RunId};
@@ -28,6 +29,9 @@ const SHUTDOWN: &str = "!shutdown";
 /// Key of what operators enabled and disabled, for a brain that comes back on this boot.
 const SWITCHES: &str = "!switches";
 
+/// Key of what watched files were like when their programs got their last renewal.
+const PRINTS: &str = "!watched";
+
 /// All that is written down.
 pub(super) struct Books {
     runtime_dir: PathBuf,
@@ -38,6 +42,8 @@ pub(super) struct Books {
     switches: Kept,
     /// The switches as they are in the journal.
     switches_noted: Vec<u8>,
+    /// The prints of watched files as they are in the journal.
+    prints_noted: Vec<u8>,
     files: RunFiles,
     pub(super) generations: Generations,
     journal_trouble: Option<String>,
@@ -49,6 +55,7 @@ pub(super) struct Past {
     pub(super) next_run: RunId,
     pub(super) goals: Vec<SetGoal>,
     pub(super) switches: BTreeMap<ProgramName, Switch>,
+    pub(super) prints: BTreeMap<ProgramName, Print>,
     /// Who ended the daemon, and its exit code, when the brain died in the middle of it.
     pub(super) shutdown: Option<(Actor, u8)>,
     pub(super) notes: Vec<Note>,
@@ -86,6 +93,7 @@ impl Books {
             next_run: RunId(1),
             goals: Vec::new(),
             switches: BTreeMap::new(),
+            prints: BTreeMap::new(),
             shutdown: None,
             notes: Vec::new(),
         };
@@ -122,6 +130,7 @@ impl Books {
             goals,
             switches,
             switches_noted,
+            prints_noted: Vec::new(),
             files,
             generations,
             journal_trouble: None,
@@ -204,6 +213,18 @@ impl Books {
         self.switches.write(body);
     }
 
+    /// Keeps what watched files are like.
+    pub(super) fn keep_prints(&mut self, prints: &BTreeMap<ProgramName, Print>) {
+        let named: BTreeMap<&str, &Print> =
+            prints.iter().map(|(program, print)| (program.as_str(), print)).collect();
+        let body = serde_json::to_vec(&named).unwrap_or_default();
+        if body != self.prints_noted {
+            let result = self.journal.put(PRINTS, &body);
+            self.journal_result(result);
+            self.prints_noted = body;
+        }
+    }
+
     /// Keeps what is active.
     ///
     /// # Errors
@@ -284,6 +305,16 @@ impl Past {
                 continue;
             }
             if key == SWITCHES {
+                continue;
+            }
+            if key == PRINTS {
+                // Without it a change that nobody saw is not acted on, no more.
+                let named: BTreeMap<String, Print> =
+                    serde_json::from_slice(body).unwrap_or_default();
+                self.prints = named
+                    .into_iter()
+                    .filter_map(|(program, print)| Some((program.parse().ok()?, print)))
+                    .collect();
                 continue;
             }
             match decisions::decode(body) {

@@ -34,7 +34,7 @@ use super::{
 use crate::capture::{Followers, Pump};
 use crate::config::{Config, DaemonLog, Loaded, Source};
 use crate::core::filewatch::FileWatch;
-use crate::core::{self, Actor, Event, FoundRun, Progress, Restore, Supervisor};
+use crate::core::{self, Actor, Event, FoundRun, Progress, Restore, Supervisor, Word};
 use crate::keeper::arguments::KeeperArguments;
 use crate::keeper::wire::ToKeeper;
 use crate::name::{ProcessName, ProgramName, RunId};
@@ -214,6 +214,8 @@ impl Brain {
             instance,
             file_watcher,
             file_changes: FileWatch::default(),
+            prints: BTreeMap::new(),
+            old_prints: BTreeMap::new(),
         };
         let adopted = found.len();
         engine.take_over(found, past);
@@ -382,15 +384,19 @@ impl Engine {
         let now = clock::now();
         let mut runs = Vec::new();
         let mut last_run = RunId(0);
-        for Found { run, mut hands } in found {
+        let mut unheard = Vec::new();
+        for Found { run, mut hands, unheard: is_unheard } in found {
+            unheard.extend(is_unheard.then_some(run));
             last_run = last_run.max(run);
             let found = match hands.exit.map(exit_of) {
                 None => core::Found::Alive { pid: hands.pid.unwrap_or(0) },
                 Some(exit) => core::Found::Ended { exit },
             };
             runs.push(FoundRun { run, process: hands.process.clone(), found });
-            let program = self.config.programs.get(hands.process.program()).cloned();
-            hands.wants_marks = program.as_deref().is_some_and(waits_for_output);
+            let program = self.declared(&hands.process).cloned();
+            // Without a mark the run began when nobody wanted one: a new one would be too late.
+            hands.wants_marks =
+                program.as_deref().is_some_and(waits_for_output) && self.has_marks(run, &hands);
             self.attach_output(run, &hands, program.as_deref());
             self.ears.listen(run, &hands);
             if let (Some(pid), false) = (hands.pid, hands.exit.is_some()) {
@@ -398,12 +404,17 @@ impl Engine {
             }
             self.runs.insert(run, hands);
         }
+        // Whoever starts anew reads its files anew.
+        self.old_prints = past.prints;
+        self.old_prints.retain(|program, _| {
+            self.runs.values().any(|hands| hands.process.program() == program)
+        });
         let next_run = past.next_run.max(RunId(last_run.0 + 1));
-        self.core.remember_goals(past.goals);
+        self.core.remember_switches(past.switches);
+        self.core.remember_goals_of_before(past.goals);
         if let Some(applying) = &self.applying {
             self.core.remember_goals(applying.progress().goals.clone());
         }
-        self.core.remember_switches(past.switches);
         if let Some((_, code)) = &past.shutdown {
             self.ending.begin(now + self.config.supervisor.shutdown_timeout, *code);
         }
@@ -424,6 +435,7 @@ impl Engine {
         let actions = self.core.restore(now, restore);
         let mut pending: Vec<Event> = Vec::new();
         self.perform(actions, &mut pending);
+        pending.extend(unheard.into_iter().map(|run| Event::Told { run, word: Word::Unheard }));
         for event in pending {
             self.tell(event);
         }

@@ -25,6 +25,7 @@ use super::run::{Run, exit_of};
 use super::shutdown::Ending;
 use super::upgrade::{Checked, Upgrading, Wanted};
 use super::waiters::Waiters;
+use super::watched::Print;
 use super::{Door, HappeningKind, Refusal, Request, systemd};
 use crate::capture::{Notice, Pump};
 use crate::config::{Config, Program};
@@ -86,6 +87,10 @@ pub(super) struct Engine {
     pub(super) instance: String,
     pub(super) file_watcher: FileWatcher,
     pub(super) file_changes: FileWatch,
+    /// What watched files were like when their programs got their last renewal.
+    pub(super) prints: BTreeMap<ProgramName, Print>,
+    /// The same from the brain before, for programs whose runs live on; each is compared once.
+    pub(super) old_prints: BTreeMap<ProgramName, Print>,
 }
 
 /// Where the engine's events come from.
@@ -188,7 +193,9 @@ impl Engine {
         let now = clock::now();
         if self.core.next_deadline().is_some_and(|at| at <= now) {
             // What was said in time counts, however late it is heard.
-            self.hear_all();
+            for run in self.core.due_runs(now) {
+                self.hear(run);
+            }
             self.tell(Event::DeadlineReached);
         }
         if self.file_changes.next_deadline().is_some_and(|at| at <= now) {
@@ -302,9 +309,15 @@ impl Engine {
         }
     }
 
+    /// Returns what a process is declared as, which in the middle of an apply need not be what
+    /// its program is.
+    pub(super) fn declared(&self, process: &ProcessName) -> Option<&Arc<Program>> {
+        let except = self.except.get(process);
+        except.or_else(|| self.config.programs.get(process.program()))
+    }
+
     fn spawn(&mut self, process: ProcessName, run: RunId) -> Result<(), String> {
-        let except = self.except.get(&process);
-        let program = except.or_else(|| self.config.programs.get(process.program())).cloned();
+        let program = self.declared(&process).cloned();
         let program = program.ok_or_else(|| format!("`{process}` is not configured any more"))?;
         if self.jobs.send(Job { run, process, program }) {
             return Ok(());
@@ -447,7 +460,7 @@ impl Engine {
         for warning in &born.warnings {
             warn!(%process, %run, "{warning}");
         }
-        let program = self.config.programs.get(process.program()).cloned();
+        let program = self.declared(&process).cloned();
         let exit = self.early_exits.remove(&run);
         let hands = Run {
             process,

@@ -16,7 +16,6 @@ use tracing::{info, warn};
 use super::core_loop::Engine;
 use super::extra::Extra;
 use super::run::Run;
-use crate::config::Ready;
 use crate::core::{Event, Word};
 use crate::name::RunId;
 use crate::os::kinship::{self, Family};
@@ -85,13 +84,6 @@ impl Ears {
 }
 
 impl Engine {
-    /// Takes in what every run has said so far.
-    pub(super) fn hear_all(&mut self) {
-        let all: Vec<Heard> =
-            self.ears.tasks.keys().map(|(run, extra)| Heard { run: *run, extra: *extra }).collect();
-        all.into_iter().for_each(|heard| self.on_heard(heard));
-    }
-
     /// Takes in what one run has said so far.
     pub(super) fn hear(&mut self, run: RunId) {
         for extra in [Extra::Notify, Extra::Ready] {
@@ -176,17 +168,7 @@ impl Engine {
 
     fn take_word(&mut self, run: RunId, said: Said) {
         let word = match said {
-            Said::Ready => {
-                let unready = self.runs.get(&run).and_then(|it| self.core.unready(&it.process));
-                // Whoever declares something else means that.
-                let is_meant = unready.is_some_and(|(ours, program)| {
-                    ours == run && program.lifecycle.ready == Some(Ready::Notify)
-                });
-                if is_meant {
-                    self.tell(Event::Ready { run });
-                }
-                return;
-            }
+            Said::Ready => Word::Ready,
             Said::MainPid(pid) => return self.on_main_pid(run, pid),
             Said::Status(text) => Word::Status(text),
             Said::Extend(time) => Word::Extend(time),

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::watched::{Target, targets};
+use super::watched::{Print, Target, targets};
 use crate::config::Config;
 use crate::name::ProgramName;
 use crate::os::inotify::{Directories, Notice, Waker, WatchId, What};
@@ -27,15 +27,26 @@ const MAX_COUNTED: usize = 1000;
 pub(super) enum Touched {
     /// These files of the program changed; there is at least one.
     Changed { program: ProgramName, files: BTreeSet<PathBuf>, first: PathBuf },
+    /// What the files of these programs are like, and which of them was written last.
+    Prints { prints: BTreeMap<ProgramName, (Print, Option<PathBuf>)>, is_all: bool },
     /// Why not everything is watched, or that it is.
     Trouble(Option<String>),
+}
+
+/// What the thread is asked for.
+#[derive(Debug)]
+enum Order {
+    /// Watch this and nothing else, and tell what it is like.
+    Watch(Vec<Target>),
+    /// Tell what the files of a program are like.
+    Print(ProgramName),
 }
 
 /// Watches as long as it lives; there is no thread until something is to be watched.
 #[derive(Debug)]
 pub(super) struct FileWatcher {
     seen: UnboundedSender<Touched>,
-    thread: Option<(Sender<Vec<Target>>, Waker)>,
+    thread: Option<(Sender<Order>, Waker)>,
 }
 
 impl FileWatcher {
@@ -59,13 +70,22 @@ impl FileWatcher {
             }
             self.thread = self.start();
         }
+        self.order(Order::Watch(wanted));
+    }
+
+    /// Asks what the files of a program are like now.
+    pub(super) fn print(&self, program: &ProgramName) {
+        self.order(Order::Print(program.clone()));
+    }
+
+    fn order(&self, order: Order) {
         if let Some((orders, waker)) = &self.thread {
-            let _ = orders.send(wanted);
+            let _ = orders.send(order);
             waker.wake();
         }
     }
 
-    fn start(&self) -> Option<(Sender<Vec<Target>>, Waker)> {
+    fn start(&self) -> Option<(Sender<Order>, Waker)> {
         let (orders, arriving) = channel();
         let made = Directories::new().and_then(|(directories, waker)| {
             let seen = self.seen.clone();
@@ -141,7 +161,7 @@ impl Watching {
         }
     }
 
-    fn run(mut self, arriving: &Receiver<Vec<Target>>) {
+    fn run(mut self, arriving: &Receiver<Order>) {
         crate::os::process::block_all_signals();
         loop {
             let notices = match self.directories.take() {
@@ -153,20 +173,25 @@ impl Watching {
                 }
             };
             self.on_notices(notices);
-            // The last order counts; when nobody can give any, the brain is gone.
+            // The last word on what is watched counts; when nobody can give any, the brain is
+            // gone.
             let mut order = None;
+            let mut asked = BTreeSet::new();
             loop {
                 match arriving.try_recv() {
-                    Ok(targets) => order = Some(targets),
+                    Ok(Order::Watch(targets)) => order = Some(targets),
+                    Ok(Order::Print(program)) => drop(asked.insert(program)),
                     Err(std::sync::mpsc::TryRecvError::Empty) => break,
                     Err(std::sync::mpsc::TryRecvError::Disconnected) => return,
                 }
             }
+            let is_all = order.is_some();
             if let Some(targets) = order {
                 self.targets = targets;
                 self.arm(false);
+                asked = self.targets.iter().map(|target| target.program.clone()).collect();
             }
-            if !self.tell() {
+            if !self.tell() || !self.tell_prints(asked, is_all) {
                 return;
             }
             self.directories.wait();
@@ -191,6 +216,20 @@ impl Watching {
         }
         std::thread::sleep(REST);
         true
+    }
+
+    fn tell_prints(&self, programs: BTreeSet<ProgramName>, is_all: bool) -> bool {
+        if programs.is_empty() && !is_all {
+            return true;
+        }
+        let print = |program: ProgramName| {
+            let targets: Vec<&Target> =
+                self.targets.iter().filter(|target| target.program == program).collect();
+            let print = Print::take(&targets);
+            (program, print)
+        };
+        let prints = programs.into_iter().map(print).collect();
+        self.seen.send(Touched::Prints { prints, is_all }).is_ok()
     }
 
     fn note(&mut self, program: &ProgramName, file: &Path) {
@@ -424,6 +463,7 @@ mod tests {
             loop {
                 match self.seen.try_recv() {
                     Ok(Touched::Changed { files, .. }) => return Some(files),
+                    Ok(Touched::Prints { .. }) => {}
                     Ok(Touched::Trouble(text)) => assert_eq!(text, None),
                     Err(_) if start.elapsed() < patience => {
                         std::thread::sleep(Duration::from_millis(5));

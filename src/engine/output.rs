@@ -48,6 +48,12 @@ impl Engine {
         }
     }
 
+    /// Returns whether it was written down where the output of a run begins.
+    pub(super) fn has_marks(&self, run: RunId, hands: &Run) -> bool {
+        let files = self.books.files();
+        hands.pipes.iter().any(|(channel, _)| files.mark(run, mark_name(*channel)).exists())
+    }
+
     /// The run's tree is gone: what is still in its pipes is all there will ever be.
     pub(super) fn finish_output(&mut self, run: RunId) {
         let Some(hands) = self.runs.get_mut(&run).filter(|hands| !hands.gone) else { return };

@@ -1,10 +1,13 @@
 //! What the loop does when files that programs watch have changed.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
 use super::HappeningKind;
 use super::core_loop::Engine;
 use super::file_watch::Touched;
-use super::watched::targets;
-use crate::config::OnWatch;
+use super::watched::{Print, targets};
+use crate::config::{OnWatch, WatchTarget};
 use crate::core::filewatch::Changes;
 use crate::core::{Event, Goal, StateCode};
 use crate::name::ProgramName;
@@ -18,8 +21,31 @@ impl Engine {
                 let Some(watch) = configured.and_then(|it| it.watch.as_ref()) else { return };
                 self.file_changes.on_change(clock::now(), &program, first, files, watch.debounce);
             }
+            Touched::Prints { prints, is_all } => self.on_prints(prints, is_all),
             Touched::Trouble(text) => self.note_trouble("watched files", text),
         }
+    }
+
+    /// Compares what files are like with what they were like when their programs got their last
+    /// renewal, and remembers it: they may have changed while no brain lived.
+    fn on_prints(&mut self, prints: BTreeMap<ProgramName, (Print, Option<PathBuf>)>, is_all: bool) {
+        if is_all {
+            self.prints.retain(|program, _| prints.contains_key(program));
+        }
+        for (program, (print, newest)) in prints {
+            let configured = self.config.programs.get(&program);
+            let Some(watch) = configured.and_then(|it| it.watch.as_ref()) else { continue };
+            let before = self.old_prints.remove(&program);
+            if before.is_some_and(|before| print.shows_change_since(before)) {
+                let first = newest.or_else(|| watch.targets.first().map(root_of));
+                let first = first.unwrap_or_default();
+                let files = [first.clone()].into();
+                self.file_changes.on_change(clock::now(), &program, first, files, watch.debounce);
+            } else if !self.file_changes.is_pending(&program) {
+                self.prints.insert(program, print);
+            }
+        }
+        self.books.keep_prints(&self.prints);
     }
 
     /// Forgets changes of files that the configuration no longer watches.
@@ -35,7 +61,10 @@ impl Engine {
     pub(super) fn renew_due(&mut self) {
         let now = clock::now();
         for (program, changes) in self.file_changes.take_due(now) {
-            self.renew(program, changes);
+            self.renew(program.clone(), changes);
+            if !self.file_changes.is_pending(&program) {
+                self.file_watcher.print(&program);
+            }
         }
     }
 
@@ -67,5 +96,11 @@ impl Engine {
         tracing::info!("{detail}");
         self.happened(HappeningKind::Daemon { what: "files-changed".into(), detail });
         self.tell(Event::FilesChanged { program, cause });
+    }
+}
+
+fn root_of(target: &WatchTarget) -> PathBuf {
+    match target {
+        WatchTarget::Path(path) | WatchTarget::Glob { root: path, .. } => path.clone(),
     }
 }

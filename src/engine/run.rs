@@ -86,4 +86,6 @@ pub(super) fn exit_of(status: WaitStatus) -> crate::core::Exit {
 pub(super) struct Found {
     pub(super) run: RunId,
     pub(super) hands: Run,
+    /// What it has said through what it is listened to may be lost.
+    pub(super) unheard: bool,
 }

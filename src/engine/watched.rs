@@ -2,10 +2,13 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use glob::{MatchOptions, Pattern};
+use serde::{Deserialize, Serialize};
 
 use crate::config::{Watch, WatchTarget};
 use crate::name::ProgramName;
@@ -16,6 +19,47 @@ const AS_GLOB: MatchOptions = MatchOptions {
     require_literal_separator: true,
     require_literal_leading_dot: false,
 };
+
+/// What the files that a program watches are like, as far as it shows that they have changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Print {
+    /// Of what is watched; another one means nothing.
+    of: u32,
+    files: u32,
+}
+
+impl Print {
+    /// Takes the print of what `targets`, all those of one program, mean now, together with the
+    /// file that was written last.
+    pub(super) fn take(targets: &[&Target]) -> (Self, Option<PathBuf>) {
+        let mut files: Vec<PathBuf> =
+            targets.iter().flat_map(|target| target.scan(&target.root).1).collect();
+        let roots = targets.iter().map(|target| &target.root);
+        files.extend(roots.filter(|root| !root.is_dir()).cloned());
+        files.sort_unstable();
+        files.dedup();
+        let mut hash = crc32fast::Hasher::new();
+        let mut newest = None;
+        for file in files {
+            // Through links: what they lead to is what counts.
+            let Ok(metadata) = fs::metadata(&file) else { continue };
+            hash.update(file.as_os_str().as_bytes());
+            let written = (metadata.mtime(), metadata.mtime_nsec());
+            let of_file = [metadata.dev(), metadata.ino(), metadata.size()];
+            of_file.iter().for_each(|number| hash.update(&number.to_le_bytes()));
+            hash.update(&written.0.to_le_bytes());
+            hash.update(&written.1.to_le_bytes());
+            newest = newest.max(Some((written, file)));
+        }
+        let of = crc32fast::hash(format!("{targets:?}").as_bytes());
+        (Self { of, files: hash.finalize() }, newest.map(|(_, file)| file))
+    }
+
+    /// Whether files have changed between an earlier print of the same targets and this one.
+    pub(super) fn shows_change_since(self, before: Self) -> bool {
+        self.of == before.of && self.files != before.files
+    }
+}
 
 /// One entry of the `watch` of one program.
 #[derive(Debug, Clone, PartialEq)]
@@ -272,5 +316,40 @@ mod tests {
         let missing = super::tests::target(WatchTarget::Path(at("x/y/z")), &[]);
         assert_eq!(missing.approach(), Some(dir.path().to_path_buf()));
         assert_eq!(missing.scan(&missing.root), (vec![], vec![]));
+    }
+
+    #[test]
+    fn a_print_shows_every_change_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir(at("a")).unwrap();
+        fs::write(at("a/1.py"), "one").unwrap();
+        fs::write(at("file"), "one").unwrap();
+        let tree = target(glob(at("a").to_str().unwrap(), &["**", "*.py"]), &[]);
+        let file = target(WatchTarget::Path(at("file")), &[]);
+        let print = || Print::take(&[&tree, &file]);
+        let mut before = print().0;
+        assert!(!print().0.shows_change_since(before));
+        fs::write(at("a/other.txt"), "not watched").unwrap();
+        assert!(!print().0.shows_change_since(before));
+        let changes: [(&str, &dyn Fn()); 5] = [
+            ("grown", &|| fs::write(at("a/1.py"), "more").unwrap()),
+            ("new", &|| fs::write(at("a/2.py"), "").unwrap()),
+            ("gone", &|| fs::remove_file(at("a/1.py")).unwrap()),
+            ("replaced", &|| {
+                fs::write(at("next"), "one").unwrap();
+                fs::rename(at("next"), at("file")).unwrap();
+            }),
+            ("gone too", &|| fs::remove_file(at("file")).unwrap()),
+        ];
+        for (what, change) in changes {
+            change();
+            let (after, newest) = print();
+            assert!(after.shows_change_since(before), "{what}");
+            assert!(newest.is_some_and(|file| file.starts_with(dir.path())), "{what}");
+            before = after;
+        }
+        let (other, _) = Print::take(&[&tree]);
+        assert!(!other.shows_change_since(before), "something else is watched");
     }
 }

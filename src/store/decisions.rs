@@ -91,6 +91,10 @@ struct SaidRecord {
     status: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     look: Option<String>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    ready: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    unheard: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     start_until: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -162,6 +166,8 @@ impl From<&Said> for SaidRecord {
         Self {
             status: said.status.clone(),
             look: said.look.clone(),
+            ready: said.ready,
+            unheard: said.unheard,
             start_until: said.start_until.map(Instant::as_nanos),
             watchdog: said.watchdog.map(nanos_of),
         }
@@ -173,6 +179,8 @@ impl From<SaidRecord> for Said {
         Self {
             status: record.status,
             look: record.look,
+            ready: record.ready,
+            unheard: record.unheard,
             start_until: record.start_until.map(Instant::from_nanos),
             watchdog: record.watchdog.map(Duration::from_nanos),
         }
@@ -443,7 +451,7 @@ mod tests {
             failure in proptest::option::of((".*", any::<bool>())),
             backoff in any::<(u32, u32, u64)>(),
             failures in proptest::collection::vec(instants(), 0..5),
-            said in (any::<Option<String>>(), any::<Option<String>>(), proptest::option::of(instants()), any::<Option<u64>>()),
+            said in (any::<Option<String>>(), any::<Option<String>>(), proptest::option::of(instants()), any::<Option<u64>>(), any::<(bool, bool)>()),
             failing in any::<Option<(String, bool)>>(),
             because in any::<Option<String>>(),
             known in any::<u64>(),
@@ -477,6 +485,8 @@ mod tests {
                 said: Said {
                     status: said.0,
                     look: said.1,
+                    ready: said.4.0,
+                    unheard: said.4.1,
                     start_until: said.2,
                     watchdog: said.3.map(Duration::from_nanos),
                 },
