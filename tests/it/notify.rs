@@ -48,6 +48,19 @@ fn what_is_said_after_all_of_mend_was_killed_is_heard_by_the_next_one() {
 }
 
 #[test]
+fn what_was_said_to_nobody_does_not_stop_a_start() {
+    let mut daemon = Daemon::start(&obedient("web", "ready = 'notify'\nstart_timeout = '8s'"));
+    wait_obeys(&daemon, "web", 1);
+    let pid = daemon.process("web").pid;
+    daemon.kill_both();
+    daemon.start_again();
+    wait_reason(&daemon, "web", "STARTING", "what it said of its readiness may be lost");
+    daemon.kill_brain();
+    let web = daemon.wait_state("web", "RUNNING");
+    assert_eq!((web.pid, web.restarts), (pid, 0));
+}
+
+#[test]
 fn nonsense_strangers_and_huge_datagrams_change_nothing() {
     let daemon = Daemon::start(&obedient("web", "ready = 'notify'"));
     wait_obeys(&daemon, "web", 1);

@@ -148,3 +148,24 @@ fn a_program_that_can_reload_is_signalled_and_keeps_its_pid() {
         if process.pid.is_some_and(|now| now != pid) { Ok(()) } else { Err(format!("{process:?}")) }
     });
 }
+
+#[test]
+fn a_file_that_changes_while_no_part_of_mend_lives_is_not_missed() {
+    let mut daemon = start(&watching(""));
+    let (app, beside) = (daemon.pid("app"), daemon.pid("beside"));
+    let app = replaced_by(&daemon, "src/a.py", app);
+    // Nothing has changed: nothing is restarted.
+    daemon.kill_both();
+    daemon.start_again();
+    assert_eq!((daemon.pid("app"), daemon.pid("beside")), (app, beside));
+    daemon.kill_both();
+    let file = daemon.file("src/late.py");
+    write(&file);
+    daemon.start_again();
+    daemon.new_pid("app", app);
+    let reason = format!("running; restarted because `{}` changed", file.display());
+    let app = daemon.wait_process("app", "to follow the file", |app| app.reason == reason);
+    // Once.
+    daemon.kill_brain();
+    assert_eq!((Some(daemon.pid("app")), daemon.pid("beside")), (app.pid, beside));
+}
