@@ -438,9 +438,9 @@ fn compare_supervisor(list: &mut List, old: &Supervisor, new: &Supervisor) {
         // Part of the environment of each program, where it is compared.
         environment: _,
         nofile,
+        default_checks,
         shutdown_timeout,
         auto_apply,
-        default_checks,
     } = old;
     list.effect = Effect::DaemonRestart;
     list.path("supervisor.socket", Some(socket), Some(&new.socket));
@@ -455,6 +455,7 @@ fn compare_supervisor(list: &mut List, old: &Supervisor, new: &Supervisor) {
     list.path("supervisor.log.file", log.file.as_deref(), new.log.file.as_deref());
     list.value("supervisor.nofile", nofile, &new.nofile);
     list.effect = Effect::InPlace;
+    list.value("supervisor.default_checks", default_checks, &new.default_checks);
     for (role, old, new) in [
         ("observe", &access.observe, &new.access.observe),
         ("operate", &access.operate, &new.access.operate),
@@ -467,7 +468,6 @@ fn compare_supervisor(list: &mut List, old: &Supervisor, new: &Supervisor) {
     }
     list.time("supervisor.shutdown_timeout", *shutdown_timeout, new.shutdown_timeout);
     list.value("supervisor.auto_apply", auto_apply, &new.auto_apply);
-    list.value("supervisor.default_checks", default_checks, &new.default_checks);
 }
 
 fn compare_mode(list: &mut List, old: &ModeRules, new: &ModeRules) {
