@@ -9,7 +9,6 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use super::command::words;
 use super::identity::principals;
 use super::model::{Access, DaemonLog, LogFormat, Supervisor};
-use super::model_check::ModeRules;
 use super::paths::default_paths;
 use super::program::environment;
 use super::read::{Context, Place};
@@ -17,10 +16,10 @@ use super::tree::{Node, Table};
 
 /// Longest path of a Unix socket, in bytes.
 const MAX_SOCKET_PATH: usize = 107;
-/// What the variables that override a key begin with.
-const VARIABLES: &str = "MEND_SUPERVISOR";
 const DEFAULT_NOFILE: u64 = 65_536;
 const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(90);
+/// What the variables that override a key begin with.
+const VARIABLES: &str = "MEND_SUPERVISOR";
 
 /// Reads `[supervisor]`; what is missing or wrong gets its default.
 pub(super) fn supervisor(cx: &Context<'_>, mut table: Table<'_>) -> Supervisor {
@@ -100,7 +99,7 @@ fn checked_socket(cx: &Context<'_>, path: PathBuf, place: &Place) -> Option<Path
 
 /// What follows from the mode of the whole host, `[supervisor.mode]`.
 pub(super) struct Mode {
-    pub(super) rules: ModeRules,
+    pub(super) rules: super::ModeRules,
     pub(super) on_change: Option<Vec<String>>,
 }
 
@@ -108,14 +107,14 @@ pub(super) struct Mode {
 pub(super) fn mode(cx: &Context<'_>, mut table: Table<'_>) -> Mode {
     table.variables = Some(VARIABLES.to_owned());
     let table = table.sub(cx, "mode");
-    let usual = ModeRules::default();
+    let usual = super::ModeRules::default();
     let time = |key: &str| table.get(cx, key).and_then(|node| cx.some_duration(&node));
     let range = i64::from(i32::MIN)..=i64::from(i32::MAX);
     let priority = |key: &str| {
         let number = table.get(cx, key).and_then(|node| cx.integer(&node, range.clone()));
         number.and_then(|number| i32::try_from(number).ok())
     };
-    let rules = ModeRules {
+    let rules = super::ModeRules {
         enter: time("enter").unwrap_or(usual.enter),
         leave: time("leave").unwrap_or(usual.leave),
         shed_degraded: priority("shed_degraded"),
