@@ -429,6 +429,7 @@ pub(super) fn running() -> ProcessStatus {
         waiting_for: Vec::new(),
         ready: None,
         status_text: None,
+        blocked: false,
         gives_up_at: None,
     }
 }

@@ -361,6 +361,9 @@ impl Worker {
 
     /// Moves what earlier runs have left for this log: their lines come before those of the next.
     fn empty_earlier(&mut self, log_id: u64) {
+        if self.logs.get(&log_id).is_none_or(|log| log.streams == 0) {
+            return;
+        }
         let of_log = |(id, source): (&u64, &Source)| (source.log == log_id).then_some(*id);
         let earlier: Vec<u64> = self.sources.iter().filter_map(of_log).collect();
         for id in earlier {

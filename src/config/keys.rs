@@ -3,13 +3,13 @@
 //! The loader refuses what is not in this table, suggestions come from it, the example file is
 //! tested against it and the documentation is printed from it.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::sync::LazyLock;
 
 use super::diagnostic::nearest;
 
 /// Where a key is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Section {
     /// Outside every table.
     Top,
@@ -366,7 +366,7 @@ pub fn children(section: Section, prefix: &str) -> Vec<&'static str> {
 
 /// Returns whether `name` is the next part of a key below `prefix`.
 pub fn is_child(section: Section, prefix: &str, name: &str) -> bool {
-    static PARTS: LazyLock<BTreeSet<(Section, &str, &str)>> = LazyLock::new(|| {
+    static PARTS: LazyLock<HashSet<(Section, &str, &str)>> = LazyLock::new(|| {
         let parts = |key: &Key| {
             let (section, name) = (key.section, key.name);
             let ends = name.match_indices('.').map(|(at, _)| at).chain([name.len()]);

@@ -15,8 +15,17 @@ use crate::name::{GroupName, ProgramName};
 /// Every program by name; those whose name is bad are not there.
 pub(super) type Drafts = BTreeMap<ProgramName, Draft>;
 
-fn unknown_program(cx: &Context<'_>, drafts: &Drafts, place: &Place, message: String, name: &str) {
-    let help = match nearest(name, drafts.keys().map(ProgramName::as_str)) {
+/// Notes a name that no program has; `own` is not what was meant.
+fn unknown_program(
+    cx: &Context<'_>,
+    drafts: &Drafts,
+    own: Option<&ProgramName>,
+    place: &Place,
+    message: String,
+    name: &str,
+) {
+    let others = drafts.keys().filter(|other| Some(*other) != own).map(ProgramName::as_str);
+    let help = match nearest(name, others) {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("add a `[program.{name}]`, or remove the name"),
     };
@@ -33,7 +42,7 @@ pub(super) fn check_dependencies(cx: &Context<'_>, drafts: &Drafts) {
                 cx.error(&dependency.place, "dependency-cycle", message, "remove it");
             } else if !drafts.contains_key(on) {
                 let message = format!("`{name}` has `{on}` in `{key}`, which does not exist");
-                unknown_program(cx, drafts, &dependency.place, message, on.as_str());
+                unknown_program(cx, drafts, Some(name), &dependency.place, message, on.as_str());
             }
         }
     }
@@ -53,7 +62,14 @@ pub(super) fn check_standbys(cx: &Context<'_>, drafts: &Drafts) {
             let Some(other) = drafts.get(&standby.on) else {
                 let message =
                     format!("`{name}` falls back to `{}`, which does not exist", standby.on);
-                unknown_program(cx, drafts, &standby.place, message, standby.on.as_str());
+                unknown_program(
+                    cx,
+                    drafts,
+                    Some(name),
+                    &standby.place,
+                    message,
+                    standby.on.as_str(),
+                );
                 continue;
             };
             let lifecycle = &other.program.lifecycle;
@@ -155,7 +171,7 @@ pub(super) fn groups(
         for (program, at) in program_names(cx, &node) {
             if !drafts.contains_key(&program) {
                 let message = format!("group `{name}` lists `{program}`, which does not exist");
-                unknown_program(cx, drafts, &at, message, program.as_str());
+                unknown_program(cx, drafts, None, &at, message, program.as_str());
                 continue;
             }
             if let Some((other, first)) = homes.get(&program) {

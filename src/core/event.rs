@@ -217,6 +217,8 @@ pub struct ProcessStatus {
     pub ready: Option<bool>,
     /// What the living run says that it does.
     pub status_text: Option<String>,
+    /// It waits for what nothing brings: somebody has to act first.
+    pub blocked: bool,
     /// When a start that is not ready fails.
     pub gives_up_at: Option<Instant>,
     /// When the next try is due (backoff or open breaker).

@@ -1,5 +1,7 @@
 //! What people and clients see of a process, and the sentences that explain it.
 
+use std::collections::BTreeSet;
+
 use super::program::{Born, Process, State, StopPhase};
 use super::supervisor::Supervisor;
 use super::text;
@@ -28,6 +30,7 @@ impl Supervisor {
             failure: facts.failure.clone(),
             ready: process.is_ready(),
             status_text: process.signallable().and(facts.said.status.clone()),
+            blocked: self.is_blocked(process),
             gives_up_at: process.gives_up_at(),
             retry_at: match facts.state {
                 State::Backoff { retry_at } => Some(retry_at),
@@ -40,6 +43,37 @@ impl Supervisor {
             reason: self.reason(process),
             waiting_for: self.waiting_for(process),
         }
+    }
+
+    /// Whether a process waits for a requirement that will not run by itself, however far away.
+    fn is_blocked(&self, process: &Process) -> bool {
+        let mut looked_at = BTreeSet::new();
+        let mut waiting = vec![process];
+        while let Some(process) = waiting.pop() {
+            if !matches!(process.facts.state, State::Waiting { .. }) {
+                continue;
+            }
+            for required in &process.program.lifecycle.requires {
+                if self.graph.summary(required).satisfied || !looked_at.insert(required) {
+                    continue;
+                }
+                for other in self.processes_of(required).filter_map(|name| self.get(name)) {
+                    let is_over = match other.facts.state {
+                        State::Stopped => other.facts.goal == Goal::Down,
+                        State::Exited | State::Fatal => true,
+                        State::Waiting { .. } | State::Starting { .. } | State::Running { .. } => {
+                            false
+                        }
+                        State::Stopping { .. } | State::Backoff { .. } => false,
+                    };
+                    if is_over {
+                        return true;
+                    }
+                    waiting.push(other);
+                }
+            }
+        }
+        false
     }
 
     /// Returns the processes that a waiting start needs first.

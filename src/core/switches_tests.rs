@@ -73,7 +73,7 @@ fn a_disabled_program_that_a_roll_back_brings_back_runs_again_if_it_did() {
 
 #[test]
 fn a_dependant_does_not_take_a_disabled_program_along_and_says_so() {
-    let programs = vec![settled("db"), requires("web", "db")];
+    let programs = vec![settled("db"), requires("web", "db"), requires("far", "web")];
     let mut bench = Bench::running(programs);
     switch(&mut bench, "db", false);
     let mut bench = reboot(&bench);
@@ -83,10 +83,12 @@ fn a_dependant_does_not_take_a_disabled_program_along_and_says_so() {
     assert_eq!(bench.start("web"), []);
     assert_eq!(bench.status("web").reason, expected);
     assert_eq!(bench.state("db"), StateCode::Stopped);
+    assert!(bench.status("web").blocked && bench.status("far").blocked);
     switch(&mut bench, "db", true);
     bench.start("db");
     bench.spawn_all();
     assert_eq!(bench.status("web").run.map(|_| ()), Some(()));
+    assert!(!bench.status("far").blocked);
 }
 
 #[test]

@@ -37,9 +37,10 @@ pub(crate) fn has_runs(runtime_dir: &Path) -> bool {
 }
 
 /// How many files in the directory of the records a run has, and how many descriptors it takes
-/// while a brain takes over: those of the keeper's list, the engine's and the pump's.
+/// while a brain takes over at most: those of the keeper's list, the engine's, the pump's and the
+/// ears'.
 const FILES_OF_RUN: usize = 3;
-const DESCRIPTORS_OF_RUN: u64 = 9;
+const DESCRIPTORS_OF_RUN: u64 = 15;
 
 /// What a brain has open beside its runs.
 const OWN_DESCRIPTORS: u64 = 200;

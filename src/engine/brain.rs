@@ -312,7 +312,7 @@ impl Brain {
             engine.activate(newer, How::Start, &by);
         } else if !self.cold || self.instead.is_some() {
             // Somebody may have edited them meanwhile.
-            engine.look_at_files();
+            engine.watch.look_soon(&engine.config_path);
         }
         if let Some(text) = self.instead.take() {
             engine.say_last_good(text);

@@ -28,6 +28,7 @@ const AS_GLOB: MatchOptions = MatchOptions {
 #[derive(Debug)]
 pub(super) struct ConfigWatch {
     places: Sender<Places>,
+    changes: UnboundedSender<PathBuf>,
 }
 
 /// What a change of would change the configuration.
@@ -44,6 +45,12 @@ impl ConfigWatch {
         // Without the thread only the announcement is lost, and that was said.
         let _ = self.places.send(places);
     }
+
+    /// Announces a change that nobody may have seen, in a moment: whoever has just taken over has
+    /// more urgent things to do.
+    pub(super) fn look_soon(&self, file: &Path) {
+        let _ = self.changes.send(file.to_path_buf());
+    }
 }
 
 /// Watches the directories of the files and globs of `config`, because editors replace files
@@ -55,6 +62,7 @@ pub(super) fn start(config: &Config) -> (ConfigWatch, UnboundedReceiver<PathBuf>
     let (sender, receiver) = unbounded_channel();
     let (places, arriving) = channel();
     let thread = std::thread::Builder::new().name("mend-watch".into()).stack_size(128 * 1024);
+    let changes = raw_sender.clone();
     if let Err(error) = thread.spawn(move || keep_watch(&arriving, &raw_sender)) {
         tracing::warn!(%error, "configuration files are not watched");
     }
@@ -68,7 +76,7 @@ pub(super) fn start(config: &Config) -> (ConfigWatch, UnboundedReceiver<PathBuf>
             }
         }
     });
-    let watch = ConfigWatch { places };
+    let watch = ConfigWatch { places, changes };
     watch.arm(config);
     (watch, receiver)
 }

@@ -173,6 +173,7 @@ fn judge_start(before: &Before, status: &ProcessStatus) -> Option<(OutcomeKind, 
         StateCode::Stopped if status.goal == Goal::Down => {
             Some((OutcomeKind::Failed, "somebody else stopped it meanwhile".into()))
         }
+        StateCode::Stopped if status.blocked => Some((OutcomeKind::Failed, status.reason.clone())),
         StateCode::Stopped | StateCode::Starting | StateCode::Stopping | StateCode::Unknown => None,
     }
 }
