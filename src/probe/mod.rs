@@ -12,6 +12,8 @@
 //! - `Unknown` is that nobody was asked: the command does not start, a name has no address, this
 //!   process has no descriptor left, a file or a password of the check is wrong. It says nothing
 //!   of the target.
+//!
+//! [`evidence`] looks for the cause once something has failed.
 #![expect(clippy::result_large_err, reason = "a finding is made once for each look")]
 
 mod finding;
@@ -54,6 +56,8 @@ mod signs;
 mod file;
 
 mod words;
+
+pub mod evidence;
 
 pub mod notify;
 
