@@ -15,6 +15,7 @@ use super::config_watch::ConfigWatch;
 use super::ears::{Ears, Heard};
 use super::fdstore::FdStore;
 use super::file_watch::{FileWatcher, Touched};
+use super::history::{History, Said};
 use super::keeper_link::{KeeperLink, KeeperSender};
 use super::launch::{Born, Job, Jobs, Launched};
 use super::lookouts::{Lookouts, Seen};
@@ -86,6 +87,7 @@ pub(super) struct Engine {
     pub(super) instance: String,
     pub(super) file_watcher: FileWatcher,
     pub(super) file_changes: FileWatch,
+    pub(super) history: History,
 }
 
 /// Where the engine's events come from.
@@ -101,6 +103,7 @@ pub(super) struct Sources {
     pub(super) read: UnboundedReceiver<Read>,
     pub(super) heard: UnboundedReceiver<Heard>,
     pub(super) seen: UnboundedReceiver<Seen>,
+    pub(super) said: UnboundedReceiver<Said>,
     pub(super) door: Door,
 }
 
@@ -150,6 +153,7 @@ impl Engine {
                 Some(touched) = sources.touched.recv() => self.on_touched(touched),
                 Some(read) = sources.read.recv() => self.on_read(read),
                 Some(checked) = sources.checked.recv() => self.on_checked(checked),
+                Some(said) = sources.said.recv() => self.on_said(said),
                 Some(request) = sources.door.requests.recv() => self.on_request(request),
                 // Last: whoever talks without end holds up nobody.
                 Some(heard) = sources.heard.recv() => self.on_heard(heard),
