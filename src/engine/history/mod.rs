@@ -41,7 +41,7 @@ pub enum Unread {
 
 /// What the thread has to say.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Said {
+pub(crate) enum Said {
     /// It cannot write, and why; or it can again.
     Trouble(Option<String>),
     /// Something was done about the file.
@@ -90,7 +90,7 @@ impl History {
     /// # Errors
     ///
     /// When there can be no thread.
-    pub(super) fn start(
+    pub(crate) fn start(
         path: PathBuf,
         limits: HistoryLimits,
         look: bool,

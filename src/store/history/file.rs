@@ -72,6 +72,10 @@ impl OpenFile {
         if !is_ours(&connection, version)? {
             return Err(Fault::Damaged("it is a database of something else".to_owned()));
         }
+        if version == 0 {
+            // Nothing that can be decided later, and written each time that it is said.
+            connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+        }
         set_up(&connection)?;
         if version == 0 {
             connection.pragma_update(None, "application_id", APPLICATION_ID)?;
@@ -139,8 +143,6 @@ fn is_ours(connection: &Connection, version: usize) -> Result<bool, Fault> {
 }
 
 fn set_up(connection: &Connection) -> Result<(), Fault> {
-    // Means something for a new file only, and nothing once it is in WAL mode.
-    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     // Some file systems cannot do it: then it is slower, and as safe.
     connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
     connection.execute_batch(

@@ -36,6 +36,13 @@ pub struct Store {
     words: Vec<Word>,
 }
 
+/// Where a question is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Written,
+    Waiting,
+}
+
 /// What was found, and why that may not be all.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Found<T> {
@@ -155,7 +162,7 @@ impl Store {
         query: &AskedQuery,
     ) -> Result<Found<Vec<Asked>>, Fault> {
         let limit = query.limit;
-        self.read(waiting, |c| read::asked(c, query), |old, new| newest(new, old, limit))
+        self.read(waiting, |c, _| read::asked(c, query), |old, new| newest(new, old, limit))
     }
 
     /// Returns incidents, newest first.
@@ -176,10 +183,17 @@ impl Store {
                     None => begun.push(incident),
                 }
             }
-            old.retain(|incident| !query.open || incident.closed.is_none());
-            newest(begun, old, query.limit)
+            let mut all = newest(begun, old, query.limit);
+            all.retain(|incident| !query.open || incident.closed.is_none());
+            all
         };
-        self.read(waiting, |c| read::incidents(c, query), join)
+        // What waits may end one that is open in the file.
+        let whole = IncidentQuery { open: false, ..query.clone() };
+        let question = |connection: &Connection, part| match part {
+            Part::Written => read::incidents(connection, query),
+            Part::Waiting => read::incidents(connection, &whole),
+        };
+        self.read(waiting, question, join)
     }
 
     /// Returns one incident with its story.
@@ -194,7 +208,7 @@ impl Store {
     ) -> Result<Found<Option<(Incident, Vec<Step>)>>, Fault> {
         self.read(
             waiting,
-            |c| read::story(c, id),
+            |c, _| read::story(c, id),
             |old, new| match (old, new) {
                 (Some((mut incident, mut steps)), Some((later, more)))
                     if incident.is_the_same(&later) =>
@@ -221,7 +235,7 @@ impl Store {
         // What cannot be saved is told as far as it was.
         let _ = self.save();
         let limit = query.limit;
-        self.read(waiting, |c| read::checked(c, query), |old, new| newest(new, old, limit))
+        self.read(waiting, |c, _| read::checked(c, query), |old, new| newest(new, old, limit))
     }
 
     /// Returns the samples of a series between two times, oldest first.
@@ -240,7 +254,7 @@ impl Store {
             old.extend(new);
             old
         };
-        self.read(waiting, |c| read::samples(c, series, since, until), join)
+        self.read(waiting, |c, _| read::samples(c, series, since, until), join)
     }
 
     /// Returns the names of all series.
@@ -249,12 +263,16 @@ impl Store {
     ///
     /// As [`Store::asked`].
     pub fn series(&mut self, waiting: &[Record]) -> Result<Found<Vec<String>>, Fault> {
-        self.read(waiting, read::series, |mut old, new| {
-            old.extend(new);
-            old.sort_unstable();
-            old.dedup();
-            old
-        })
+        self.read(
+            waiting,
+            |c, _| read::series(c),
+            |mut old, new| {
+                old.extend(new);
+                old.sort_unstable();
+                old.dedup();
+                old
+            },
+        )
     }
 
     /// Returns what healing has achieved. What goes on with an incident in the file counts only
@@ -269,7 +287,7 @@ impl Store {
         query: &StatisticsQuery,
     ) -> Result<Found<Statistics>, Fault> {
         let after = std::cell::Cell::new(0);
-        let question = |connection: &Connection| {
+        let question = |connection: &Connection, _| {
             let found = read::statistics(connection, query, after.get());
             after.set(read::last_numbers(connection)?.incident);
             found
@@ -283,17 +301,21 @@ impl Store {
     ///
     /// As [`Store::asked`].
     pub fn last_numbers(&mut self, waiting: &[Record]) -> Result<Found<LastNumbers>, Fault> {
-        self.read(waiting, read::last_numbers, |old, new| LastNumbers {
-            incident: old.incident.max(new.incident),
-            remedy: old.remedy.max(new.remedy),
-        })
+        self.read(
+            waiting,
+            |c, _| read::last_numbers(c),
+            |old, new| LastNumbers {
+                incident: old.incident.max(new.incident),
+                remedy: old.remedy.max(new.remedy),
+            },
+        )
     }
 
     /// Asks the file, then what waits, and joins the answers.
     fn read<T: Default>(
         &mut self,
         waiting: &[Record],
-        question: impl Fn(&Connection) -> rusqlite::Result<T>,
+        question: impl Fn(&Connection, Part) -> rusqlite::Result<T>,
         join: impl FnOnce(T, T) -> T,
     ) -> Result<Found<T>, Fault> {
         let written = self.read_file(&question);
@@ -310,27 +332,27 @@ impl Store {
             Ok(written) => (written, None),
             Err(fault) => (T::default(), Some(format!("`{}`: {fault}", self.path.display()))),
         };
-        let waits = question(&memory)?;
+        let waits = question(&memory, Part::Waiting)?;
         Ok(Found { found: join(written, waits), trouble })
     }
 
     fn read_file<T: Default>(
         &mut self,
-        question: &impl Fn(&Connection) -> rusqlite::Result<T>,
+        question: &impl Fn(&Connection, Part) -> rusqlite::Result<T>,
     ) -> Result<T, Fault> {
         if !self.path.exists() && self.open.is_none() {
             return Ok(T::default());
         }
         let mut found = None;
         let done = self.mending(|store| {
-            found = Some(question(&store.file()?.connection)?);
+            found = Some(question(&store.file()?.connection, Part::Written)?);
             Ok(())
         });
         let Err(fault) = done else { return Ok(found.unwrap_or_default()) };
         match fault {
             Fault::ReadOnly(_) | Fault::CannotOpen(_) | Fault::Full | Fault::Other(_) => {
                 let connection = OpenFile::open_unchanging(&self.path).map_err(|_| fault)?;
-                Ok(question(&connection)?)
+                Ok(question(&connection, Part::Written)?)
             }
             Fault::Locked | Fault::Newer(_) | Fault::Damaged(_) | Fault::Refused(_) => Err(fault),
         }
