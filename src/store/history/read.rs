@@ -73,7 +73,7 @@ pub(super) fn incidents(
 pub(super) fn story(
     connection: &Connection,
     id: IncidentId,
-) -> rusqlite::Result<Option<(Incident, Vec<Step>)>> {
+) -> rusqlite::Result<Option<WholeStory>> {
     let found = connection
         .prepare_cached(&format!("{INCIDENT} WHERE number = ?1 ORDER BY row DESC LIMIT 1"))?
         .query_row([number(id.0)], incident_of)

@@ -118,6 +118,9 @@ pub struct Step {
     pub sentence: String,
 }
 
+/// An incident with its story, in the order in which it happened.
+pub type WholeStory = (Incident, Vec<Step>);
+
 /// Which results of checks are wanted; the newest come first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CheckedQuery {
