@@ -75,7 +75,7 @@ pub struct IncidentQuery {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Incident {
     pub id: IncidentId,
-    /// `web:0`, or `the host`.
+    /// `web:0`, or `host`.
     pub target: String,
     /// `None` for the host.
     pub program: Option<String>,
