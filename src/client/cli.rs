@@ -7,8 +7,8 @@ use clap::{Args, Parser, Subcommand};
 use super::exit::Exit;
 use super::printer::ColorWhen;
 use super::verbs::{
-    act, apply, completion, config, enable, explain, log_level, logs, plan, reload, shutdown,
-    signal, status, upgrade, wait, watch,
+    act, apply, audit, completion, config, enable, explain, incidents, log_level, logs, plan,
+    reload, shutdown, signal, status, upgrade, wait, watch,
 };
 
 /// Controls mendd: shows, starts, stops and restarts what it supervises.
@@ -79,6 +79,12 @@ pub enum Verb {
     /// Show events as they happen
     #[command(after_help = watch::EXAMPLES)]
     Watch(watch::WatchArgs),
+    /// Show what went wrong, and the story of one incident
+    #[command(after_help = incidents::EXAMPLES)]
+    Incidents(incidents::IncidentsArgs),
+    /// Show who asked for what, and what became of it
+    #[command(after_help = audit::EXAMPLES)]
+    Audit(audit::AuditArgs),
     /// Stop all processes and end mendd
     #[command(after_help = shutdown::EXAMPLES)]
     Shutdown(shutdown::ShutdownArgs),

@@ -15,6 +15,7 @@ use super::config_watch::ConfigWatch;
 use super::ears::{Ears, Heard};
 use super::fdstore::FdStore;
 use super::file_watch::{FileWatcher, Touched};
+use super::history::{History, Said};
 use super::keeper_link::{KeeperLink, KeeperSender};
 use super::launch::{Born, Job, Jobs, Launched};
 use super::lookouts::{Lookouts, Seen};
@@ -91,6 +92,7 @@ pub(super) struct Engine {
     pub(super) prints: BTreeMap<ProgramName, Print>,
     /// The same from the brain before, for programs whose runs live on; each is compared once.
     pub(super) old_prints: BTreeMap<ProgramName, Print>,
+    pub(super) history: History,
 }
 
 /// Where the engine's events come from.
@@ -106,6 +108,7 @@ pub(super) struct Sources {
     pub(super) read: UnboundedReceiver<Read>,
     pub(super) heard: UnboundedReceiver<Heard>,
     pub(super) seen: UnboundedReceiver<Seen>,
+    pub(super) said: UnboundedReceiver<Said>,
     pub(super) door: Door,
 }
 
@@ -155,6 +158,7 @@ impl Engine {
                 Some(touched) = sources.touched.recv() => self.on_touched(touched),
                 Some(read) = sources.read.recv() => self.on_read(read),
                 Some(checked) = sources.checked.recv() => self.on_checked(checked),
+                Some(said) = sources.said.recv() => self.on_said(said),
                 Some(request) = sources.door.requests.recv() => self.on_request(request),
                 // Last: whoever talks without end holds up nobody.
                 Some(heard) = sources.heard.recv() => self.on_heard(heard),
@@ -512,6 +516,7 @@ impl Engine {
     }
 
     fn on_signal(&mut self, signal: i32) {
+        self.note_signal(signal);
         let by = |name: &str| Actor {
             uid: None,
             name: format!("signal {name}"),
