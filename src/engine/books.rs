@@ -215,8 +215,8 @@ impl Books {
 
     /// Keeps what watched files are like.
     pub(super) fn keep_prints(&mut self, prints: &BTreeMap<ProgramName, Print>) {
-        let named: BTreeMap<&str, &Print> =
-            prints.iter().map(|(program, print)| (program.as_str(), print)).collect();
+        let named: BTreeMap<&str, (u32, u32)> =
+            prints.iter().map(|(program, print)| (program.as_str(), print.parts())).collect();
         let body = serde_json::to_vec(&named).unwrap_or_default();
         if body != self.prints_noted {
             let result = self.journal.put(PRINTS, &body);
@@ -309,11 +309,13 @@ impl Past {
             }
             if key == PRINTS {
                 // Without it a change that nobody saw is not acted on, no more.
-                let named: BTreeMap<String, Print> =
+                let named: BTreeMap<String, (u32, u32)> =
                     serde_json::from_slice(body).unwrap_or_default();
                 self.prints = named
                     .into_iter()
-                    .filter_map(|(program, print)| Some((program.parse().ok()?, print)))
+                    .filter_map(|(name, parts)| {
+                        Some((name.parse().ok()?, Print::from_parts(parts)))
+                    })
                     .collect();
                 continue;
             }

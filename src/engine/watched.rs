@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use glob::{MatchOptions, Pattern};
-use serde::{Deserialize, Serialize};
 
 use crate::config::{Watch, WatchTarget};
 use crate::name::ProgramName;
@@ -21,7 +20,7 @@ const AS_GLOB: MatchOptions = MatchOptions {
 };
 
 /// What the files that a program watches are like, as far as it shows that they have changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Print {
     /// Of what is watched; another one means nothing.
     of: u32,
@@ -53,6 +52,15 @@ impl Print {
         }
         let of = crc32fast::hash(format!("{targets:?}").as_bytes());
         (Self { of, files: hash.finalize() }, newest.map(|(_, file)| file))
+    }
+
+    /// Returns what is written down of it.
+    pub(super) fn parts(self) -> (u32, u32) {
+        (self.of, self.files)
+    }
+
+    pub(super) fn from_parts((of, files): (u32, u32)) -> Self {
+        Self { of, files }
     }
 
     /// Whether files have changed between an earlier print of the same targets and this one.
