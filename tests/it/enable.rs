@@ -45,6 +45,11 @@ fn a_disabled_program_stays_down_over_reboot_crash_and_apply_and_says_who_and_wh
     assert!(db.enabled_at.is_some(), "{db:#?}");
     let web = daemon.wait_state("web", "STOPPED");
     assert_eq!(web.reason, format!("requires `db`, which was {expected}"));
+    // Nobody brings what it requires: the answer is there at once, and not a time that is over.
+    let ran = daemon.ctl(&["start", "web"]);
+    assert_eq!(ran.code, 1, "{ran:#?}");
+    let text = format!("{}{}", ran.out, ran.err);
+    assert!(text.contains(&format!("requires `db`, which was {expected}")), "{ran:#?}");
     let detail = daemon.ctl(&["status", "db"]).out;
     assert!(detail.contains(&format!("enabled: no, by {name}: moves to another host")), "{detail}");
 
