@@ -496,6 +496,9 @@ fn program() -> Program {
             full_disk_block: Duration::from_secs(30),
         },
         watch: None,
+        checks: Vec::new(),
+        impact: config::Impact::Normal,
+        stale_files: Vec::new(),
     }
 }
 

@@ -40,7 +40,7 @@ pub struct KeyChange {
 /// Returns what differs between two declarations of one program.
 pub fn program_changes(old: &Program, new: &Program) -> Vec<KeyChange> {
     let mut list = List::default();
-    let Program { name: _, group, replicas, spawn, lifecycle, logs, watch } = old;
+    let Program { name: _, group, replicas, spawn, lifecycle, logs, watch, .. } = old;
     list.effect = Effect::Restart;
     compare_spawn(&mut list, spawn, &new.spawn);
     // One process without a number and numbered ones have different names.
@@ -59,7 +59,7 @@ pub fn program_changes(old: &Program, new: &Program) -> Vec<KeyChange> {
 /// Returns what differs in `[supervisor]`, `[group.…]` and the files that are read.
 pub fn setting_changes(old: &Config, new: &Config) -> Vec<KeyChange> {
     let mut list = List::default();
-    let Config { supervisor, programs: _, groups, files, include_globs } = old;
+    let Config { supervisor, programs: _, groups, files, include_globs, .. } = old;
     compare_supervisor(&mut list, supervisor, &new.supervisor);
     let members = |group: &super::Group| list_of(&group.programs);
     let mut names: Vec<_> = groups.keys().chain(new.groups.keys()).collect();

@@ -10,6 +10,8 @@ mod model;
 mod model_check;
 mod readiness;
 
+mod look;
+
 pub mod keys;
 pub mod kinds;
 pub mod paths;
@@ -59,6 +61,7 @@ use toml::de::DeTable;
 
 pub use changes::{Effect, KeyChange, program_changes, setting_changes};
 pub use diagnostic::{Diagnostic, Note, Report, Severity, Source, nearest, render};
+pub use look::*;
 pub use model::*;
 pub use model_check::*;
 pub use paths::{DefaultPaths, Env, default_config_path, default_paths, default_socket_candidates};
@@ -230,6 +233,9 @@ fn build(cx: &Context<'_>, documents: &[Spanned<DeTable<'_>>]) -> Config {
         supervisor,
         programs: drafts.into_iter().map(|(name, draft)| (name, Arc::new(draft.program))).collect(),
         groups,
+        checks: Vec::new(),
+        mode: ModeRules::default(),
+        on_mode_change: None,
         include_globs: found.globs,
         files: cx.sources.iter().map(|source| source.path.clone()).collect(),
     }

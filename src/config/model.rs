@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::look::DeclaredCheck;
+use super::model_check::{Impact, ModeRules};
 use super::readiness::Ready;
 use crate::name::{GroupName, ProgramName};
 
@@ -14,6 +16,12 @@ pub struct Config {
     pub supervisor: Supervisor,
     pub programs: BTreeMap<ProgramName, Arc<Program>>,
     pub groups: BTreeMap<GroupName, Group>,
+    /// What is looked at of the host itself, `[check.NAME]`.
+    pub checks: Vec<Arc<DeclaredCheck>>,
+    /// When the whole host counts as degraded, and what is stopped then.
+    pub mode: ModeRules,
+    /// Run as the daemon whenever the mode has changed; never empty.
+    pub on_mode_change: Option<Vec<String>>,
     /// Every file that was read, the main one first.
     pub files: Vec<PathBuf>,
     /// The globs of `include`, absolute: a file that matches one would be read as well.
@@ -84,6 +92,13 @@ pub struct Program {
     pub logs: Logs,
     /// Files whose change renews it. A change of this never restarts a process.
     pub watch: Option<Watch>,
+    /// What is looked at of each of its processes. A change of it never restarts a process.
+    pub checks: Vec<Arc<DeclaredCheck>>,
+    /// What it means for the whole host when it is down (`severity`).
+    pub impact: Impact,
+    /// What a clean restart removes while nothing of it runs: files and sockets, never
+    /// directories; absolute.
+    pub stale_files: Vec<PathBuf>,
 }
 
 /// How a process is brought to life. A change of any of it needs a restart.

@@ -8,6 +8,7 @@ use super::identity::identity;
 use super::lifecycle::{Dependency, lifecycle};
 use super::logs::logs;
 use super::model::{EnvironmentFile, Identity, Limits, Program, Spawn, Stdin};
+use super::model_check::Impact;
 use super::read::{Context, Place};
 use super::readiness::Ready;
 use super::tree::{Node, Table};
@@ -56,6 +57,9 @@ pub(super) fn program(
         lifecycle,
         logs,
         watch,
+        checks: Vec::new(),
+        impact: Impact::Normal,
+        stale_files: Vec::new(),
     };
     Some(Draft { program, place: place?.clone(), dependencies })
 }

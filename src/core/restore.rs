@@ -313,5 +313,8 @@ pub(super) fn placeholder(name: &ProgramName) -> Program {
             full_disk_block: Duration::from_secs(30),
         },
         watch: None,
+        checks: Vec::new(),
+        impact: config::Impact::Normal,
+        stale_files: Vec::new(),
     }
 }

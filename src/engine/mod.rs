@@ -62,6 +62,8 @@ mod books;
 
 mod kept;
 
+pub mod history;
+
 pub(crate) mod active;
 
 mod config_watch;

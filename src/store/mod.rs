@@ -28,6 +28,8 @@ pub mod applying;
 
 pub mod generations;
 
+pub mod history;
+
 /// Something about a stored file that an operator should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {

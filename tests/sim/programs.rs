@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use mendd::config::{
-    Backoff, Breaker, Compression, Lifecycle, Limits, Logs, OnWatch, Program, Ready, RestartPolicy,
-    Sink, Spawn, Stdin, Stop, StopStep, Watch, WatchTarget,
+    Backoff, Breaker, Compression, Impact, Lifecycle, Limits, Logs, OnWatch, Program, Ready,
+    RestartPolicy, Sink, Spawn, Stdin, Stop, StopStep, Watch, WatchTarget,
 };
 use mendd::name::{ProcessName, ProgramName};
 
@@ -102,6 +102,9 @@ fn program(rng: &mut Rng, name: &str, earlier: &[ProgramName]) -> Program {
             full_disk_block: Duration::ZERO,
         },
         watch: (rng.u8(..3) > 0).then(|| watch(rng)),
+        checks: Vec::new(),
+        impact: Impact::Normal,
+        stale_files: Vec::new(),
     }
 }
 
