@@ -31,6 +31,8 @@ mod restore;
 
 mod status;
 
+mod snapshot;
+
 mod program;
 
 mod stopping;
@@ -67,7 +69,7 @@ pub use event::*;
 pub use happening::{Happening, HappeningKind};
 pub use mix::Mix;
 pub use plan::{Fate, Plan, ProgramChange, Programs};
-pub use program::{Born, Failing, Remains, Said, Snapshot, State, StopPhase};
 pub use restore::{Found, FoundRun, Restore};
+pub use snapshot::{Born, Failing, Remains, Said, Snapshot, State, StopPhase};
 pub use supervisor::Supervisor;
 pub use switches::Switch;

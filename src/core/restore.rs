@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::configure::process_names;
-use super::program::{Process, SIGKILL, Snapshot, State, StopPhase};
+use super::program::{Process, SIGKILL};
+use super::snapshot::{Snapshot, State, StopPhase};
 use super::supervisor::Supervisor;
 use super::{Action, Actor, Exit, StateCode};
 use crate::config::{self, Program};

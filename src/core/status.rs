@@ -1,6 +1,7 @@
 //! What people and clients see of a process, and the sentences that explain it.
 
-use super::program::{Born, Process, State, StopPhase};
+use super::program::Process;
+use super::snapshot::{Born, State, StopPhase};
 use super::supervisor::Supervisor;
 use super::text;
 use super::{Goal, ProcessStatus};

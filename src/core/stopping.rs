@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use super::program::{Born, Process, Remains, SIGKILL, State, StopPhase};
+use super::program::{Process, SIGKILL};
+use super::snapshot::{Born, Remains, State, StopPhase};
 use super::text;
 use super::{Action, Exit, Goal, StateCode};
 use crate::name::RunId;

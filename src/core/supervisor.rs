@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::order::Graph;
-use super::program::{Process, Snapshot, Standing, State};
+use super::program::{Process, Standing};
+use super::snapshot::{Snapshot, State};
 use super::switches::Switch;
 use super::{Action, Actor, Event, Goal, Mix, ProcessStatus};
 use crate::config::Program;
