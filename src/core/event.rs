@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Mix;
+use super::{Mending, Mix};
 use crate::config::Program;
 use crate::name::{ProcessName, ProgramName, RunId};
 use crate::time::{Instant, Wall};
@@ -20,6 +20,8 @@ pub enum Event {
     ConfigureMix(Mix),
     /// An operator asked for something.
     Operator(Command),
+    /// A remedy asked for something; the processes are known to exist.
+    Mend { what: Mending, processes: Vec<ProcessName>, by: Actor },
     /// Files that the program watches have changed; the sentence says which.
     FilesChanged { program: ProgramName, cause: String },
     /// [`Action::Spawn`] worked: the program's `main()` is being executed.

@@ -25,6 +25,8 @@ mod switches;
 
 mod renewal;
 
+mod mending;
+
 pub mod filewatch;
 
 mod restore;
@@ -58,6 +60,8 @@ pub mod care;
 #[cfg(test)]
 mod bench;
 #[cfg(test)]
+mod mending_tests;
+#[cfg(test)]
 mod readiness_tests;
 #[cfg(test)]
 mod supervisor_tests;
@@ -67,6 +71,7 @@ mod switches_tests;
 pub use apply::{Apply, ApplyOrder, ApplyStage, ApplyStep, Progress};
 pub use event::*;
 pub use happening::{Happening, HappeningKind};
+pub use mending::Mending;
 pub use mix::Mix;
 pub use plan::{Fate, Plan, ProgramChange, Programs};
 pub use restore::{Found, FoundRun, Restore};

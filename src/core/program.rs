@@ -62,6 +62,7 @@ impl Process {
             said: Said::default(),
             failing: None,
             because: None,
+            shed: None,
             known: RunId(0),
         };
         Self { program, facts, fed: now }
@@ -123,7 +124,8 @@ impl Process {
 
     /// Whether, as far as it alone is concerned, the process should be up as it is.
     pub(super) fn is_wanted(&self) -> bool {
-        self.facts.goal == Goal::Up && !self.facts.restart && !self.facts.removed
+        let facts = &self.facts;
+        facts.goal == Goal::Up && !facts.restart && !facts.removed && facts.shed.is_none()
     }
 
     /// Returns when [`Process::on_deadline`] is due.
@@ -156,6 +158,7 @@ impl Process {
             // What is being stopped starts again at once.
             self.facts.failing = None;
             self.facts.because = None;
+            self.facts.shed = None;
         }
         match self.facts.state {
             State::Stopped | State::Backoff { .. } | State::Exited | State::Fatal => {
@@ -182,6 +185,7 @@ impl Process {
         self.facts.goal = Goal::Down;
         self.facts.restart = false;
         self.facts.because = None;
+        self.facts.shed = None;
         match self.facts.state {
             State::Waiting { .. } | State::Backoff { .. } => {
                 self.enter(now, State::Stopped, format!("stopped by {}", text::actor(by)), actions);
@@ -215,6 +219,13 @@ impl Process {
             }
             State::Stopped | State::Starting { .. } | State::Running { .. } => {}
             State::Stopping { .. } | State::Exited | State::Fatal => {}
+        }
+    }
+
+    /// What a start waits for may be another thing from now on, which is announced once more.
+    pub(super) fn wait_anew(&mut self) {
+        if let State::Waiting { told, .. } = &mut self.facts.state {
+            *told = false;
         }
     }
 

@@ -92,6 +92,8 @@ pub struct Snapshot {
     pub failing: Option<Failing>,
     /// Why the run was, or is to be, replaced; `None` when an operator wanted it.
     pub because: Option<String>,
+    /// Who stops it for the good of others; it is not wanted as long as that lasts.
+    pub shed: Option<Actor>,
     /// Runs up to this one are no reason to replace the living run, although they are newer.
     pub known: RunId,
 }

@@ -172,6 +172,10 @@ impl Supervisor {
         match (facts.goal, &facts.goal_by) {
             (Goal::Down, Some(by)) => return format!("stopped by {}", text::actor(by)),
             (Goal::Down, None) => return "not wanted by the configuration".to_owned(),
+            (Goal::Up, _) if facts.shed.is_some() => {
+                let by = facts.shed.as_ref().map(text::actor);
+                return format!("stopped for now by {}", by.unwrap_or_default());
+            }
             (Goal::Up, _) if facts.restart => {
                 return match &facts.because {
                     Some(because) => format!("restarting because {because}"),
@@ -191,6 +195,9 @@ impl Supervisor {
     pub(super) fn why_waiting(&self, process: &Process) -> String {
         if !process.facts.remains.is_empty() {
             return "waits until nothing of the last run is alive".to_owned();
+        }
+        if let Some(by) = &process.facts.shed {
+            return format!("kept down by {}; starts again when that is over", text::actor(by));
         }
         let Some(program) = self.graph.obstacles(&process.program).next() else {
             return "about to start".to_owned();

@@ -80,6 +80,8 @@ pub struct Decision {
     failing: Option<(String, bool)>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     because: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    shed: Option<By>,
     #[serde(default, skip_serializing_if = "is_zero")]
     known: u64,
 }
@@ -224,6 +226,7 @@ impl From<&Snapshot> for Decision {
             said: (&snapshot.said).into(),
             failing: snapshot.failing.as_ref().map(|f| (f.why.clone(), f.counted_as_running)),
             because: snapshot.because.clone(),
+            shed: snapshot.shed.as_ref().map(By::from),
             known: snapshot.known.0,
         }
     }
@@ -260,6 +263,7 @@ impl TryFrom<Decision> for Snapshot {
                 .failing
                 .map(|(why, counted_as_running)| Failing { why, counted_as_running }),
             because: decision.because,
+            shed: decision.shed.map(Actor::from),
             known: RunId(decision.known),
         })
     }
@@ -483,6 +487,7 @@ mod tests {
                 failing: failing
                     .map(|(why, counted_as_running)| Failing { why, counted_as_running }),
                 because,
+                shed: flags.2.then(|| Actor::mend("a test".into(), Wall(1))),
                 known: RunId(known),
             }
         }
