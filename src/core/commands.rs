@@ -79,7 +79,7 @@ impl Supervisor {
         if process.facts.removed {
             return;
         }
-        if under_way && process.facts.goal == Goal::Up {
+        if under_way && process.facts.goal == Goal::Up && process.facts.shed.is_none() {
             let is_mends = process.facts.goal_by.as_ref().is_some_and(Actor::is_mend);
             if let Some(by) = by.filter(|by| is_mends && !by.is_mend()) {
                 self.update(name, |process| {

@@ -98,13 +98,7 @@ impl Supervisor {
         });
     }
 
-    fn engage(
-        &mut self,
-        now: Instant,
-        name: &ProcessName,
-        by: &Actor,
-        actions: &mut Vec<Action>,
-    ) {
+    fn engage(&mut self, now: Instant, name: &ProcessName, by: &Actor, actions: &mut Vec<Action>) {
         if self.disabled_by(name.program()).is_some() {
             return;
         }

@@ -32,7 +32,10 @@ fn a_replaced_run_says_why_and_what_failed_is_tried_at_once() {
     let mut bench = Bench::running(vec![settled("web")]);
     let run = bench.run("web");
     assert_eq!(mend(&mut bench, Mending::Replace, "web"), [signal(run, TERM)]);
-    assert_eq!(bench.status("web").reason, "restarting because incident 3; the stop signal was sent");
+    assert_eq!(
+        bench.status("web").reason,
+        "restarting because incident 3; the stop signal was sent"
+    );
     stops(&mut bench, run);
     bench.spawn_all();
     assert_eq!(bench.status("web").reason, "running; restarted because incident 3");
@@ -64,10 +67,7 @@ fn what_is_shed_comes_back_by_itself_and_its_goal_stays() {
     stops(&mut bench, run);
     let status = bench.status("web");
     assert_eq!((status.state, status.goal, status.goal_by), (StateCode::Stopped, Goal::Up, None));
-    assert_eq!(
-        status.reason,
-        "kept down by mend: incident 3; starts again when that is over"
-    );
+    assert_eq!(status.reason, "kept down by mend: incident 3; starts again when that is over");
     bench.die_and_restore();
     assert_eq!(bench.state("web"), StateCode::Stopped);
     mend(&mut bench, Mending::Unshed, "web");

@@ -122,17 +122,12 @@ struct CheckRecord {
 #[serde(rename_all = "kebab-case")]
 enum PhaseRecord {
     None,
-    Starting {
-        until: u64,
-    },
+    Starting { until: u64 },
     Up,
     Suspect,
     Down,
     Healing,
-    Verifying {
-        until: u64,
-        grace: u64,
-    },
+    Verifying { until: u64, grace: u64 },
 }
 
 /// The mirror of [`Ladder`].
@@ -203,10 +198,8 @@ impl TryFrom<TargetRecord> for TargetFacts {
     type Error = CareError;
 
     fn try_from(record: TargetRecord) -> Result<Self, CareError> {
-        let hold = |(until, by): (u64, By)| Hold {
-            until: Instant::from_nanos(until),
-            by: by.into(),
-        };
+        let hold =
+            |(until, by): (u64, By)| Hold { until: Instant::from_nanos(until), by: by.into() };
         let mut checks = BTreeMap::new();
         for (name, check) in record.checks {
             checks.insert(name.parse()?, CheckFacts::from(check));

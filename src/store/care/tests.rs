@@ -64,11 +64,8 @@ fn transactions() -> impl Strategy<Value = Transaction> {
 }
 
 fn findings() -> impl Strategy<Value = Finding> {
-    let confidences = prop::sample::select(vec![
-        Confidence::Guess,
-        Confidence::Likely,
-        Confidence::Certain,
-    ]);
+    let confidences =
+        prop::sample::select(vec![Confidence::Guess, Confidence::Likely, Confidence::Certain]);
     let causes = prop::sample::select(Cause::ALL.to_vec());
     (causes, confidences, prop::collection::vec(".*", 0..3), ".*").prop_map(
         |(cause, confidence, facts, sentence)| Finding { cause, confidence, facts, sentence },
