@@ -20,6 +20,16 @@ pub mod memory;
 
 pub mod usage;
 
+pub mod group_usage;
+
+pub mod pressure;
+
+pub mod disk;
+
+pub mod sockets;
+
+pub mod kmsg;
+
 pub mod process;
 
 pub mod inotify;
