@@ -5,15 +5,18 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::changes_checks::compare_checks;
+use super::checks::IMPACTS;
 use super::model::{
     Backoff, Breaker, Compression, Config, Lifecycle, Limits, LogFormat, Logs, OnWatch, Program,
     RestartPolicy, Sink, Spawn, Stdin, Stop, Supervisor, Watch, WatchTarget,
 };
+use super::model_check::{Impact, ModeRules};
 use super::readiness::{Probe, Probing, Ready};
-use super::secrets::{HIDDEN, is_secret_name, without_secrets};
+use super::secrets::{HIDDEN, hidden_words, without_secrets};
 use super::units::{format_duration, signal_name};
 use super::watch::WATCH_IGNORE;
 
@@ -40,7 +43,18 @@ pub struct KeyChange {
 /// Returns what differs between two declarations of one program.
 pub fn program_changes(old: &Program, new: &Program) -> Vec<KeyChange> {
     let mut list = List::default();
-    let Program { name: _, group, replicas, spawn, lifecycle, logs, watch, .. } = old;
+    let Program {
+        name: _,
+        group,
+        replicas,
+        spawn,
+        lifecycle,
+        logs,
+        watch,
+        checks,
+        impact,
+        stale_files,
+    } = old;
     list.effect = Effect::Restart;
     compare_spawn(&mut list, spawn, &new.spawn);
     // One process without a number and numbered ones have different names.
@@ -53,14 +67,32 @@ pub fn program_changes(old: &Program, new: &Program) -> Vec<KeyChange> {
     compare_lifecycle(&mut list, lifecycle, &new.lifecycle);
     compare_logs(&mut list, logs, &new.logs);
     compare_watch(&mut list, watch.as_ref(), new.watch.as_ref());
+    compare_checks(&mut list, checks, &new.checks);
+    list.value("severity", severity(*impact), severity(new.impact));
+    let paths = |paths: &[PathBuf]| list_of(paths.iter().map(|path| path.display()));
+    list.value("stale_files", &paths(stale_files), &paths(&new.stale_files));
     list.changes
 }
 
 /// Returns what differs in `[supervisor]`, `[group.…]` and the files that are read.
 pub fn setting_changes(old: &Config, new: &Config) -> Vec<KeyChange> {
     let mut list = List::default();
-    let Config { supervisor, programs: _, groups, files, include_globs, .. } = old;
+    let Config {
+        supervisor,
+        programs: _,
+        groups,
+        checks,
+        mode,
+        on_mode_change,
+        files,
+        include_globs,
+    } = old;
     compare_supervisor(&mut list, supervisor, &new.supervisor);
+    compare_mode(&mut list, mode, &new.mode);
+    let command = |argv: &Vec<String>| words(argv);
+    let (old_hook, new_hook) = (on_mode_change.as_ref(), new.on_mode_change.as_ref());
+    list.push("supervisor.mode.on_change".into(), old_hook.map(command), new_hook.map(command));
+    compare_checks(&mut list, checks, &new.checks);
     let members = |group: &super::Group| list_of(&group.programs);
     let mut names: Vec<_> = groups.keys().chain(new.groups.keys()).collect();
     names.sort_unstable();
@@ -69,13 +101,13 @@ pub fn setting_changes(old: &Config, new: &Config) -> Vec<KeyChange> {
         let (old, new) = (groups.get(name).map(members), new.groups.get(name).map(members));
         list.push(format!("group.{name}"), old, new);
     }
-    let paths = |paths: &[std::path::PathBuf]| list_of(paths.iter().map(|path| path.display()));
+    let paths = |paths: &[PathBuf]| list_of(paths.iter().map(|path| path.display()));
     list.value("files", &paths(files), &paths(&new.files));
     list.value("include", &list_of(include_globs), &list_of(&new.include_globs));
     list.changes
 }
 
-struct List {
+pub(super) struct List {
     changes: Vec<KeyChange>,
     effect: Effect,
 }
@@ -87,10 +119,19 @@ impl Default for List {
 }
 
 impl List {
-    fn push(&mut self, key: String, old: Option<String>, new: Option<String>) {
+    pub(super) fn push(&mut self, key: String, old: Option<String>, new: Option<String>) {
         if old != new {
             self.changes.push(KeyChange { key, old, new, effect: self.effect });
         }
+    }
+
+    /// Notes a change that cannot be seen in what is shown.
+    pub(super) fn push_hidden(&mut self, key: String, old: Option<String>, new: Option<String>) {
+        self.changes.push(KeyChange { key, old, new, effect: self.effect });
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.changes.len()
     }
 
     fn value<T: Display + ?Sized>(&mut self, key: &str, old: &T, new: &T) {
@@ -134,15 +175,11 @@ fn words(argv: &[String]) -> String {
         Ok(quoted) => quoted.into_owned(),
         Err(_) => word.escape_default().to_string(),
     };
-    let names_secret = |word: &String| {
-        word.starts_with('-') && !word.contains('=') && is_secret_name(word.trim_start_matches('-'))
-    };
-    let mut shown = Vec::with_capacity(argv.len());
-    let mut hides = false;
-    for word in argv {
-        shown.push(if hides { HIDDEN.to_owned() } else { quote(word) });
-        hides = names_secret(word);
-    }
+    let shown: Vec<String> = argv
+        .iter()
+        .zip(hidden_words(argv))
+        .map(|(word, shown)| if shown == HIDDEN { shown } else { quote(word) })
+        .collect();
     let text = shown.join(" ");
     without_secrets(&text).unwrap_or(text)
 }
@@ -403,6 +440,7 @@ fn compare_supervisor(list: &mut List, old: &Supervisor, new: &Supervisor) {
         nofile,
         shutdown_timeout,
         auto_apply,
+        default_checks,
     } = old;
     list.effect = Effect::DaemonRestart;
     list.path("supervisor.socket", Some(socket), Some(&new.socket));
@@ -429,115 +467,23 @@ fn compare_supervisor(list: &mut List, old: &Supervisor, new: &Supervisor) {
     }
     list.time("supervisor.shutdown_timeout", *shutdown_timeout, new.shutdown_timeout);
     list.value("supervisor.auto_apply", auto_apply, &new.auto_apply);
+    list.value("supervisor.default_checks", default_checks, &new.default_checks);
+}
+
+fn compare_mode(list: &mut List, old: &ModeRules, new: &ModeRules) {
+    let ModeRules { enter, leave, shed_degraded, shed_emergency } = old;
+    list.time("supervisor.mode.enter", *enter, new.enter);
+    list.time("supervisor.mode.leave", *leave, new.leave);
+    let (old, now) = (shed_degraded.as_ref(), new.shed_degraded.as_ref());
+    list.optional("supervisor.mode.shed_degraded", old, now);
+    let (old, now) = (shed_emergency.as_ref(), new.shed_emergency.as_ref());
+    list.optional("supervisor.mode.shed_emergency", old, now);
+}
+
+fn severity(impact: Impact) -> &'static str {
+    IMPACTS.iter().find(|(_, one)| *one == impact).map_or("", |(word, _)| word)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{Loaded, Source, load_sources};
-
-    fn config(text: &str) -> Config {
-        let source = Source { path: "/x/m.toml".into(), text: text.to_owned() };
-        let Loaded { config, .. } =
-            load_sources(&[source], &|name| (name == "HOME").then(|| "/root".to_owned())).unwrap();
-        config
-    }
-
-    fn changes(old: &str, new: &str) -> Vec<(String, Effect)> {
-        let head = "[program.p]\ncommand = ['sleep', '1']\n";
-        let (old, new) = (config(&format!("{head}{old}")), config(&format!("{head}{new}")));
-        let name = "p".parse().unwrap();
-        program_changes(&old.programs[&name], &new.programs[&name])
-            .into_iter()
-            .map(|change| (change.key, change.effect))
-            .collect()
-    }
-
-    #[test]
-    fn no_password_of_a_command_is_shown() {
-        let argv = ["x", "--password", "s3cret", "--token=abc", "postgres://me:s3cret@db/", "-v"];
-        let shown = words(&argv.map(str::to_owned));
-        assert_eq!(shown, "x --password *** '--token=***' postgres://me:***@db/ -v");
-    }
-
-    #[test]
-    fn every_key_of_the_lifecycle_and_the_logs_changes_in_place() {
-        for line in [
-            "autostart = false",
-            "priority = 3",
-            "start_period = 3",
-            "restart = 'never'",
-            "success_exit_codes = [4]",
-            "permanent_exit_codes = [4]",
-            "backoff = { initial = '7s' }",
-            "backoff = { jitter = 0.5 }",
-            "breaker = { failures = 9 }",
-            "breaker = { window = '7s' }",
-            "stop = { signal = 'INT' }",
-            "stop = { grace = '77s' }",
-            "reload_signal = 'HUP'",
-            "logs = { keep = 3 }",
-            "logs = { max_size = '1MiB' }",
-            "logs = { sink = 'none' }",
-            "logs = { compress = 'none' }",
-        ] {
-            let found = changes("", line);
-            assert_eq!(found.len(), 1, "{line}: {found:?}");
-            assert_eq!(found[0].1, Effect::InPlace, "{line}");
-        }
-    }
-
-    #[test]
-    fn whatever_makes_two_spawns_differ_is_named_as_a_restart() {
-        for line in [
-            "nice = 3",
-            "umask = '077'",
-            "directory = '/tmp'",
-            "environment = { A = 'b' }",
-            "environment_file = '-/x'",
-            "inherit_environment = false",
-            "oom_score_adj = 3",
-            "limits = { nofile = 77 }",
-            "stdin = '/dev/zero'",
-            "no_new_privs = true",
-        ] {
-            let found = changes("", line);
-            assert_eq!(found.len(), 1, "{line}: {found:?}");
-            assert_eq!(found[0].1, Effect::Restart, "{line}");
-        }
-        assert_eq!(changes("", "replicas = 2"), [("replicas".to_owned(), Effect::Restart)]);
-        let more = changes("replicas = 1", "replicas = 2");
-        assert_eq!(more, [("replicas".to_owned(), Effect::InPlace)]);
-    }
-
-    #[test]
-    fn a_changed_variable_is_named_and_its_values_are_not() {
-        let text = |value: &str| format!("[program.p]\ncommand = ['x']\nenvironment = {value}\n");
-        let old = config(&text("{ TOKEN = 'sesame', SAME = '1', GONE = '2' }"));
-        let new = config(&text("{ TOKEN = 'changed', SAME = '1', NEW = '3' }"));
-        let name = "p".parse().unwrap();
-        let found = program_changes(&old.programs[&name], &new.programs[&name]);
-        let shown = format!("{found:?}");
-        assert!(!shown.contains("sesame") && !shown.contains("changed"), "{shown}");
-        let keys: Vec<&str> = found.iter().map(|change| change.key.as_str()).collect();
-        assert_eq!(keys, ["environment.GONE", "environment.NEW", "environment.TOKEN"]);
-        assert_eq!((found[0].new.as_ref(), found[1].old.as_ref()), (None, None));
-    }
-
-    #[test]
-    fn settings_say_which_of_them_wait_for_the_daemon() {
-        let old = config("[supervisor]\nnofile = 100\n");
-        let new =
-            config("[supervisor]\nnofile = 200\nshutdown_timeout = '3s'\nauto_apply = true\n");
-        let found: Vec<_> =
-            setting_changes(&old, &new).into_iter().map(|c| (c.key, c.effect)).collect();
-        assert_eq!(
-            found,
-            [
-                ("supervisor.nofile".to_owned(), Effect::DaemonRestart),
-                ("supervisor.shutdown_timeout".to_owned(), Effect::InPlace),
-                ("supervisor.auto_apply".to_owned(), Effect::InPlace),
-            ]
-        );
-    }
-}
+#[path = "changes_tests.rs"]
+mod tests;

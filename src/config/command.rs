@@ -47,27 +47,53 @@ pub(super) fn command(
             let help = "name the program to run, for example `command = [\"sleep\", \"60\"]`";
             cx.error(&node.place(), "empty-command", message, help);
         }
-        Some(false) if cx.looks => warn_if_missing(cx, &node, &argv[0], spawn),
+        Some(false) if cx.looks => warn_if_missing(cx, &node, &argv[0], Some(spawn)),
         Some(false) => {}
     }
     argv
 }
 
 /// Reads another command of a program, such as the one that tells whether it is ready.
-pub(super) fn words(cx: &Context<'_>, node: &Node<'_>, spawn: &Spawn) -> Option<Vec<String>> {
-    let argv = list_or_string(cx, node)?;
+///
+/// Without a program it is run as the daemon is.
+pub(super) fn words(
+    cx: &Context<'_>,
+    node: &Node<'_>,
+    spawn: Option<&Spawn>,
+) -> Option<Vec<String>> {
+    checked(cx, node, list_or_string(cx, node)?, spawn)
+}
+
+/// Reads a command that is written in a string after `prefix`.
+pub(super) fn words_after(
+    cx: &Context<'_>,
+    node: &Node<'_>,
+    prefix: &str,
+    spawn: Option<&Spawn>,
+) -> Option<Vec<String>> {
+    checked(cx, node, split(cx, node, prefix)?, spawn)
+}
+
+fn checked(
+    cx: &Context<'_>,
+    node: &Node<'_>,
+    argv: Vec<String>,
+    spawn: Option<&Spawn>,
+) -> Option<Vec<String>> {
     if argv.first().is_none_or(|first| first.trim().is_empty()) {
         let message = format!("the command of `{}` is empty", node.key);
         cx.error(&node.place(), "empty-command", message, &node.example());
         return None;
     }
-    warn_if_missing(cx, node, &argv[0], spawn);
+    if cx.looks {
+        warn_if_missing(cx, node, &argv[0], spawn);
+    }
     Some(argv)
 }
 
 fn list_or_string(cx: &Context<'_>, node: &Node<'_>) -> Option<Vec<String>> {
     if node.is_string() {
-        return split(cx, node);
+        return split(cx, node, "");
     }
     cx.strings(node).map(|items| items.into_iter().map(|(text, _)| text).collect())
 }
@@ -94,7 +120,7 @@ fn shell_command(cx: &Context<'_>, node: &Node<'_>) -> Option<Vec<String>> {
 }
 
 /// Splits a string into words; a value stands as a mark until the words are known.
-fn split(cx: &Context<'_>, node: &Node<'_>) -> Option<Vec<String>> {
+fn split(cx: &Context<'_>, node: &Node<'_>, prefix: &str) -> Option<Vec<String>> {
     const OPEN: char = '\u{fdd0}';
     const CLOSE: char = '\u{fdd1}';
     let mut values = Vec::new();
@@ -102,7 +128,8 @@ fn split(cx: &Context<'_>, node: &Node<'_>) -> Option<Vec<String>> {
         values.push(value);
         format!("{OPEN}{}{CLOSE}", values.len() - 1)
     })?;
-    let Some(words) = shlex::split(&text) else {
+    let text = text.strip_prefix(prefix).unwrap_or(&text);
+    let Some(words) = shlex::split(text) else {
         let message = "the command has a quote or a backslash without an end".to_owned();
         cx.error(&node.place(), "unclosed-quote", message, "close it, or write a list");
         return None;
@@ -128,9 +155,10 @@ fn split(cx: &Context<'_>, node: &Node<'_>) -> Option<Vec<String>> {
 }
 
 /// Warns when what would be executed is not there now; it may be by the time of the start.
-fn warn_if_missing(cx: &Context<'_>, node: &Node<'_>, program: &str, spawn: &Spawn) {
+fn warn_if_missing(cx: &Context<'_>, node: &Node<'_>, program: &str, spawn: Option<&Spawn>) {
     if program.contains('/') {
-        let path = spawn.directory.clone().unwrap_or_else(|| PathBuf::from(".")).join(program);
+        let directory = spawn.and_then(|spawn| spawn.directory.clone());
+        let path = directory.unwrap_or_else(|| PathBuf::from(".")).join(program);
         if !path.exists() {
             let message = format!("command {} does not exist", quote(program));
             cx.warning(
@@ -145,10 +173,15 @@ fn warn_if_missing(cx: &Context<'_>, node: &Node<'_>, program: &str, spawn: &Spa
         }
         return;
     }
-    if !spawn.environment_files.is_empty() && !spawn.environment.contains_key("PATH") {
-        return;
-    }
-    let path = search_path(cx, spawn.inherit_environment, &spawn.environment);
+    let path = match spawn {
+        Some(spawn)
+            if !spawn.environment_files.is_empty() && !spawn.environment.contains_key("PATH") =>
+        {
+            return;
+        }
+        Some(spawn) => search_path(cx, spawn.inherit_environment, &spawn.environment),
+        None => search_path(cx, true, &BTreeMap::new()),
+    };
     let found = path
         .split(':')
         .filter(|dir| !dir.is_empty())

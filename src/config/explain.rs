@@ -24,7 +24,7 @@ pub const EXPLANATIONS: &[Explanation] = explanations! {
         "[program.web]\ncommand = [\"sleep\", \"60\"]\nwatch = [\"src/**.py\"]";
     "bad-interpolation": "`${…}` has none of the three forms: `${NAME}` must be set, `${NAME:-default}` may be missing, `${NAME:?message}` fails with the message. Write `$${` for the two characters themselves. With `shell = true`, `$NAME` without braces is the shell's.",
         "[program.web]\ncommand = \"echo ${PORT-8000}\"";
-    "bad-name": "Names of programs and groups have 1 to 64 letters, digits, `.`, `-` and `_`, and begin with a letter, a digit or `_`. `:` is not among them, because clients write `program:replica`; `all` selects every program, so nothing can be called so.",
+    "bad-name": "Names of programs, groups and checks have 1 to 64 letters, digits, `.`, `-` and `_`, and begin with a letter, a digit or `_`. `:` is not among them, because clients write `program:replica`; `all` selects every program, so nothing can be called so.",
         "[program.\"Web Server\"]\ncommand = [\"sleep\", \"60\"]";
     "bad-value": "The value has the right type and makes no sense; the message says what is expected, the help shows one that is good.",
         "[program.web]\ncommand = [\"sleep\", \"60\"]\numask = \"rw\"";
@@ -38,12 +38,14 @@ pub const EXPLANATIONS: &[Explanation] = explanations! {
         "[program.a]\ncommand = [\"sleep\", \"60\"]\nrequires = [\"b\"]\n\n[program.b]\ncommand = [\"sleep\", \"60\"]\nafter = [\"a\"]";
     "duplicate-key": "TOML allows a key once in a table. A table that was opened with `[header]` may not be opened again either.",
         "[program.web]\ncommand = [\"sleep\", \"60\"]\ncommand = [\"sleep\", \"61\"]";
-    "duplicate-name": "Two files define a program or a group of the same name. Files are joined, never merged: a file that is read later replaces nothing silently.",
+    "duplicate-name": "Two files define a program, a group or a check of the same name, or a program has two checks of one name. Files are joined, never merged: a file that is read later replaces nothing silently.",
         "";
     "duplicate-section": "`[supervisor]` and `[defaults.program]` may be in one file of the configuration only, so that it is clear which values hold.",
         "";
     "empty-command": "The command has no word that could be executed. Perhaps a variable in it is empty.",
         "[program.web]\ncommand = []";
+    "fallback-cycle": "Programs stand in for each other in a circle, or one for itself, so that in the end nobody does. The message prints the circle; one of these fallbacks must go.",
+        "[program.a]\ncommand = [\"sleep\", \"60\"]\nautostart = false\n\n[[program.a.check]]\nprocess = true\nheal = [\"restart\", \"fallback:a\"]";
     "file-is-directory": "A directory is named where a file is expected. To read the files in it write a pattern, such as `include = [\"conf.d/*.toml\"]`.",
         "";
     "file-not-found": "The file does not exist. A path in `include` must exist; a pattern may match nothing. Relative paths start at the directory of the file that they are written in.",
@@ -54,6 +56,8 @@ pub const EXPLANATIONS: &[Explanation] = explanations! {
         "";
     "file-unreadable": "The file exists but cannot be read: it may belong to somebody else, or be no regular file (a FIFO, a socket, a device).",
         "";
+    "impossible-remedy": "A rung of the ladder that could never be carried out or reached: a restart below a check of the host, which has no program; any remedy below a check of the role `ready`, which only tells others; what comes after `quarantine`; a standby that requires the program for which it is to stand in.",
+        "[check.root]\ndisk = \"/\"\nheal = [\"restart\"]";
     "impossible-timing": "Two times contradict each other: a probe that may take longer than the time to the next one, or a readiness that is waited for longer than `start_timeout` allows. Make the inner time shorter.",
         "[program.web]\ncommand = [\"sleep\", \"60\"]\nready = { tcp = \"127.0.0.1:80\", interval = \"1s\", timeout = \"5s\" }";
     "include-cycle": "Files include each other in a circle; the message prints it. Each file is read once, so one of these includes is not needed.",
@@ -64,6 +68,8 @@ pub const EXPLANATIONS: &[Explanation] = explanations! {
         "[program.web]\ncommand = [\"sleep\", \"60\"]\nrequires = [\"db\", \"db\"]\n\n[program.db]\ncommand = [\"sleep\", \"60\"]";
     "max-below-first": "The largest value of a series is smaller than its first: `backoff.max` below `backoff.initial`, or `breaker.max_open` below `breaker.open`.",
         "[program.web]\ncommand = [\"sleep\", \"60\"]\nbackoff = { initial = \"10s\", max = \"1s\" }";
+    "misplaced-check": "A check of this kind can only be made of a program (its output, its process), or only of the host (its load).",
+        "[check.errors]\nlog = \"ERROR\"";
     "missing-command": "A program needs a `command`, its own or that of `[defaults.program]`. Either a list of words or a string, which is split like a shell would split it, without running one.",
         "[program.web]\nnice = 5";
     "missing-command-file": "What `command` names is not there, or not executable, now. It may be by the time of the start, so this is a warning. PATH is that of the program: its `environment`, else the daemon's.",
@@ -72,9 +78,9 @@ pub const EXPLANATIONS: &[Explanation] = explanations! {
         "[program.web]\ncommand = [\"sleep\", \"60\"]\ndirectory = \"/nowhere\"";
     "missing-environment-file": "An environment file does not exist now. A start would fail until it does; write a `-` before the path when it may be missing. This is a warning.",
         "[program.web]\ncommand = [\"sleep\", \"60\"]\nenvironment_file = [\"/nowhere/web.env\"]";
-    "missing-file": "The file that a program is to read its input from does not exist now. A start would fail until it does; this is a warning.",
+    "missing-file": "A file that will be read does not exist now: the input of a program, without which a start fails, or a certificate or password of a check. This is a warning.",
         "[program.web]\ncommand = [\"cat\"]\nstdin = \"/nowhere/input\"";
-    "missing-key": "A key is missing that its table, or another key, cannot do without: the `programs` of a group, the `signal` of a stop step, the `reload_signal` of `on_watch = \"reload\"`.",
+    "missing-key": "A key is missing that its table, or another key, cannot do without: the `programs` of a group, the `signal` of a stop step, the `reload_signal` of `on_watch = \"reload\"` or of the remedy `reload`, what a check looks at, the bounds of a value.",
         "[group.site]";
     "not-root": "Only root may run programs as somebody else. Start `mendd` as root, or leave `user` and `group` out.",
         "[program.web]\ncommand = [\"sleep\", \"60\"]\nuser = \"root\"";
@@ -90,6 +96,8 @@ pub const EXPLANATIONS: &[Explanation] = explanations! {
         "[program.web]\ncommand = \"echo start && sleep 60\"";
     "socket-path-too-long": "The path of a Unix socket has 107 bytes at most; that is a limit of the kernel. Choose a shorter directory.",
         "[supervisor]\nsocket = \"/run/a-directory-with-a-name-that-is-much-too-long-for-a-socket/because-the-kernel-allows-no-more-than/mend.sock\"";
+    "standby-autostarts": "The program that a `fallback` starts also starts by itself, and it is stopped when the program that it stands in for is well again. Give it `autostart = false`; this is a warning.",
+        "[program.web]\ncommand = [\"sleep\", \"60\"]\n\n[[program.web.check]]\nprocess = true\nheal = [\"fallback:static\"]\n\n[program.static]\ncommand = [\"sleep\", \"60\"]";
     "stop-outlasts-shutdown": "The grace periods of a program's stop add up to more than `shutdown_timeout`, after which a shutdown kills what is left. It would be killed before its time is over; this is a warning.",
         "[supervisor]\nshutdown_timeout = \"5s\"\n\n[program.db]\ncommand = [\"sleep\", \"60\"]\nstop = { signal = \"TERM\", grace = \"30s\" }";
     "syntax": "The file is not TOML. The message is the parser's; only the first mistake of a line is shown, because what follows it is mostly noise.",
@@ -112,6 +120,8 @@ pub const EXPLANATIONS: &[Explanation] = explanations! {
         "[program.web]\ncommand = \"server --port ${PORT_THAT_IS_NOT_SET}\"";
     "unusable-directory": "A directory of the daemon itself could not be made or written to by whoever checks the configuration. `mendd` would start with trouble, or not at all; this is a warning.",
         "[supervisor]\nlog_dir = \"/dev/null/log\"";
+    "warn-beyond-fail": "Of two bounds the warning must come first: below the failure where more is worse, as with memory in use; above it where less is worse, as with free space.",
+        "[check.memory]\nmemory = { warn = \"90%\", fail = \"80%\" }";
     "wrong-type": "The value is of another type than the key takes. A string may stand for a number or a switch only when it comes from a variable, as in `replicas = \"${COPIES:-2}\"`.",
         "[program.web]\ncommand = [\"sleep\", \"60\"]\nreplicas = \"two\"";
 };
@@ -131,7 +141,8 @@ mod tests {
     use crate::config::{Source, load_as};
 
     /// Words in kebab-case of the loader that are no codes.
-    const NO_CODES: &[&str] = &["on-failure", "clean-restart", "restart-group"];
+    const NO_CODES: &[&str] =
+        &["on-failure", "clean-restart", "restart-group", "disk-state", "disk-log", "disk-runtime"];
 
     fn is_code(word: &str) -> bool {
         let parts: Vec<&str> = word.split('-').collect();
@@ -145,8 +156,12 @@ mod tests {
     fn every_code_in_the_loader_is_explained_and_no_other() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let mut found: BTreeSet<String> = ["syntax".to_owned()].into();
-        for entry in fs::read_dir(root.join("src/config")).unwrap() {
+        let files = |directory: &str| fs::read_dir(root.join(directory)).unwrap();
+        for entry in files("src/config").chain(files("src/config/checks")) {
             let path = entry.unwrap().path();
+            if path.is_dir() {
+                continue;
+            }
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
             if name.ends_with("_tests.rs") || name == "explain.rs" || name == "keys.rs" {
                 continue;

@@ -166,7 +166,15 @@ proptest! {
 #[test]
 fn no_truncation_of_the_example_panics_the_loader() {
     let example = &corpus()[0];
-    for end in (0..example.len()).filter(|end| example.is_char_boundary(*end)) {
+    // Each table alone at each byte, the whole at each line: every cut of both would take long.
+    let starts = example.match_indices("\n[").map(|(at, _)| at + 1);
+    let bounds: Vec<usize> = [0].into_iter().chain(starts).chain([example.len()]).collect();
+    for table in bounds.windows(2).map(|pair| &example[pair[0]..pair[1]]) {
+        for end in (0..table.len()).filter(|end| table.is_char_boundary(*end)) {
+            survives(&table[..end]);
+        }
+    }
+    for (end, _) in example.match_indices('\n') {
         survives(&example[..end]);
     }
 }
@@ -224,8 +232,12 @@ fn no_number_panics_the_loader() {
                 Section::Supervisor => "[supervisor]",
                 Section::Program => "[program.web]",
                 Section::Group => "[group.site]",
+                Section::Check => "[[program.web.check]]",
             };
             survives(&format!("{header}\n{} = {number}", key.name));
+            if key.section == Section::Check {
+                survives(&format!("[check.disk]\n{} = {number}", key.name));
+            }
         }
     }
 }

@@ -19,6 +19,8 @@ pub enum Section {
     Program,
     /// `[group.NAME]`
     Group,
+    /// `[[program.NAME.check]]`, `[check.NAME]` and `[defaults.check]`
+    Check,
 }
 
 impl Section {
@@ -29,6 +31,7 @@ impl Section {
             Self::Supervisor => "[supervisor]",
             Self::Program => "[program.NAME]",
             Self::Group => "[group.NAME]",
+            Self::Check => "[check.NAME]",
         }
     }
 }
@@ -82,6 +85,13 @@ pub const KEYS: &[Key] = keys! {
     Supervisor "nofile", "integer", "65536", "65536", "open files the daemon asks for itself";
     Supervisor "shutdown_timeout", "duration", "90s", "\"90s\"", "longest orderly shutdown before the rest is killed";
     Supervisor "auto_apply", "boolean", "false", "true", "apply a changed file by itself, with roll-back";
+
+    Supervisor "default_checks", "boolean", "true", "false", "warn of little memory, of full disks of its own directories, and of programs that do not run";
+    Supervisor "mode.enter", "duration", "10s", "\"10s\"", "so long must something be down until the host counts as degraded or in an emergency";
+    Supervisor "mode.leave", "duration", "60s", "\"60s\"", "so long must all be well until it no longer does";
+    Supervisor "mode.shed_degraded", "integer", "none", "900", "in a degraded host programs of this priority number or a higher one are stopped";
+    Supervisor "mode.shed_emergency", "integer", "none", "500", "the same in an emergency";
+    Supervisor "mode.on_change", "list or string", "none", "[\"logger\", \"mode\"]", "run whenever the mode has changed";
 
     Program "command", "list or string", "", "[\"sleep\", \"60\"]", "what to run; a string is split like a shell would, without running one";
     Program "shell", "boolean", "false", "true", "hand the command, a string, to /bin/sh -c";
@@ -157,18 +167,132 @@ pub const KEYS: &[Key] = keys! {
     Program "logs.max_total", "size", "none", "\"500MiB\"", "all files of one stream together";
     Program "logs.compress", "zstd or none", "zstd", "\"zstd\"", "what happens to closed files";
     Program "logs.full_disk_block", "duration", "30s", "\"30s\"", "time a full disk may block it before output is dropped";
+    Program "check", "list of checks", "[]", "[{ name = \"http\", http = \"http://127.0.0.1:8000/healthz\" }]", "what is looked at of each of its processes: the keys of a check, in `[[program.NAME.check]]`";
+    Program "severity", "minor, normal or critical", "normal", "\"critical\"", "what it means for the host when it is down: nothing, degraded, an emergency";
+    Program "stale_files", "path or list of paths", "[]", "[\"/run/web.pid\"]", "files and sockets that the remedy clean-restart removes while nothing of it runs";
 
     Group "programs", "list of programs", "", "[\"db\", \"web\"]", "its members; a program is in one group at most";
+
+    Check "name", "string", "the kind", "\"http\"", "name of a program's check; that of `[check.NAME]` is in its header";
+    Check "exec", "list or string, or a table", "", "[\"check_queue\", \"--max\", \"100\"]", "this command exits with 0 (pass), 1 (warn), 2 (fail) or 3 (unknown)";
+    Check "exec.command", "list or string", "", "[\"check_queue\"]", "the command, with the program's environment, directory and limits";
+    Check "exec.user", "user", "the program's", "\"nobody\"", "who runs it";
+    Check "exec.group", "group", "the user's own", "\"nogroup\"", "primary group of who runs it";
+    Check "exec.output", "regular expression", "none", "\"^OK\"", "what it prints must match";
+    Check "tcp", "HOST:PORT, unix:PATH or a table", "", "\"127.0.0.1:25\"", "something accepts connections there";
+    Check "tcp.address", "HOST:PORT or unix:PATH", "", "\"127.0.0.1:25\"", "where to connect to";
+    Check "tcp.send", "string", "nothing", "\"QUIT\\r\\n\"", "sent when the connection is there";
+    Check "tcp.expect", "regular expression", "nothing", "\"^220 \"", "what comes back must match";
+    Check "tcp.latency", "duration or a table", "none", "{ warn = \"100ms\", fail = \"1s\" }", "longest time until it is there; a single value is where it fails";
+    Check "tcp.latency.warn", "duration", "none", "\"100ms\"", "a warning from here on";
+    Check "tcp.latency.fail", "duration", "none", "\"1s\"", "a failure from here on";
+    Check "http", "URL or a table", "", "\"http://127.0.0.1:8000/healthz\"", "a request is answered well";
+    Check "http.url", "URL", "", "\"https://localhost/healthz\"", "what is asked for, over http or https; redirections are not followed";
+    Check "http.unix", "path", "none", "\"/run/web.sock\"", "socket to connect to in place of the URL's host";
+    Check "http.method", "GET or HEAD", "GET", "\"HEAD\"", "how it is asked";
+    Check "http.status", "integer or list of integers", "200 to 399", "[200, 204]", "answers that are good";
+    Check "http.body", "regular expression", "none", "\"\\\"ok\\\"\"", "the beginning of the answer must match";
+    Check "http.headers", "table of strings", "{}", "{ Authorization = \"Bearer ${TOKEN:-}\" }", "sent in addition to the usual ones";
+    Check "http.answer_headers", "table of strings", "{}", "{ content-type = \"^application/json\" }", "regular expressions that headers of the answer must match";
+    Check "http.verify", "boolean", "true", "false", "whether the certificate of a server must be good";
+    Check "http.ca", "path", "those of the system", "\"/etc/ssl/own-ca.pem\"", "certificates to trust";
+    Check "http.latency", "duration or a table", "none", "{ warn = \"500ms\", fail = \"2s\" }", "longest time until the whole answer is there";
+    Check "http.latency.warn", "duration", "none", "\"500ms\"", "a warning from here on";
+    Check "http.latency.fail", "duration", "none", "\"2s\"", "a failure from here on";
+    Check "redis", "HOST:PORT, unix:PATH, URL or a table", "", "\"127.0.0.1:6379\"", "a PING is answered";
+    Check "redis.address", "HOST:PORT, unix:PATH or URL", "", "\"unix:/run/redis/redis.sock\"", "where the server is";
+    Check "redis.user", "string", "none", "\"mend\"", "name to log in with";
+    Check "redis.password", "string", "none", "\"${REDIS_PASSWORD:-}\"", "password to log in with";
+    Check "redis.password_env", "string", "none", "\"REDIS_PASSWORD\"", "variable of the program's environment that holds it";
+    Check "redis.password_file", "path", "none", "\"/etc/redis/password\"", "file whose first line is the password";
+    Check "redis.role", "master or replica", "any", "\"master\"", "what the server must be";
+    Check "redis.latency", "duration or a table", "none", "{ warn = \"50ms\", fail = \"1s\" }", "longest time until the answer";
+    Check "redis.latency.warn", "duration", "none", "\"50ms\"", "a warning from here on";
+    Check "redis.latency.fail", "duration", "none", "\"1s\"", "a failure from here on";
+    Check "postgres", "HOST:PORT, unix:PATH, URL or a table", "", "\"postgres://mend@127.0.0.1:5432/app\"", "a query is answered";
+    Check "postgres.address", "HOST:PORT, unix:PATH or URL", "", "\"unix:/run/postgresql\"", "where the server is; a path is the directory of its socket";
+    Check "postgres.user", "string", "postgres", "\"mend\"", "name to log in with";
+    Check "postgres.database", "string", "named like the user", "\"app\"", "where the query is asked";
+    Check "postgres.password", "string", "none", "\"${PGPASSWORD:-}\"", "password to log in with";
+    Check "postgres.password_env", "string", "none", "\"PGPASSWORD\"", "variable of the program's environment that holds it";
+    Check "postgres.password_file", "path", "none", "\"/etc/mend/postgres-password\"", "file whose first line is the password";
+    Check "postgres.query", "string", "SELECT 1", "\"SELECT 1\"", "what is asked; any answer is good";
+    Check "postgres.latency", "duration or a table", "none", "{ warn = \"200ms\", fail = \"2s\" }", "longest time from connecting to the answer";
+    Check "postgres.latency.warn", "duration", "none", "\"200ms\"", "a warning from here on";
+    Check "postgres.latency.fail", "duration", "none", "\"2s\"", "a failure from here on";
+    Check "memory", "size, percentage or a table", "", "{ warn = \"80%\", fail = \"95%\" }", "memory in use; percent are of `limits.memory`, else of the host";
+    Check "memory.warn", "size or percentage", "none", "\"80%\"", "a warning from here on";
+    Check "memory.fail", "size or percentage", "none", "\"95%\"", "a failure from here on";
+    Check "cpu", "percentage or a table", "", "{ warn = \"80%\", fail = \"95%\", for = \"5m\" }", "processor time in use: of a program in percent of one CPU, of the host of all";
+    Check "cpu.warn", "percentage", "none", "\"80%\"", "a warning from here on";
+    Check "cpu.fail", "percentage", "none", "\"95%\"", "a failure from here on";
+    Check "cpu.for", "duration", "1m", "\"5m\"", "over how long it is averaged";
+    Check "fds", "percentage or a table", "", "{ warn = \"80%\", fail = \"95%\" }", "open files in percent of their limit";
+    Check "fds.warn", "percentage", "none", "\"80%\"", "a warning from here on";
+    Check "fds.fail", "percentage", "none", "\"95%\"", "a failure from here on";
+    Check "disk", "path or a table", "", "\"/var\"", "what is free on the file system of a path";
+    Check "disk.path", "path", "", "\"/var\"", "which file system";
+    Check "disk.free", "size, percentage or a table", "{ warn = \"10%\", fail = \"5%\" }", "{ warn = \"10%\", fail = \"1GiB\" }", "space that must be free";
+    Check "disk.free.warn", "size or percentage", "none", "\"10%\"", "a warning below this";
+    Check "disk.free.fail", "size or percentage", "none", "\"1GiB\"", "a failure below this";
+    Check "disk.free_inodes", "percentage or a table", "{ warn = \"10%\", fail = \"5%\" }", "\"5%\"", "inodes that must be free";
+    Check "disk.free_inodes.warn", "percentage", "none", "\"10%\"", "a warning below this";
+    Check "disk.free_inodes.fail", "percentage", "none", "\"5%\"", "a failure below this";
+    Check "load", "number or a table", "", "{ warn = 2.0, fail = 8.0 }", "load average of the host for each CPU";
+    Check "load.warn", "number", "none", "2.0", "a warning from here on";
+    Check "load.fail", "number", "none", "8.0", "a failure from here on";
+    Check "load.span", "1m, 5m or 15m", "5m", "\"15m\"", "over how long it is averaged";
+    Check "pressure", "cpu, memory or io, or a table", "", "\"memory\"", "share of time in which tasks had to wait";
+    Check "pressure.of", "cpu, memory or io", "", "\"io\"", "what they waited for";
+    Check "pressure.share", "some or full", "cpu: some, memory and io: full", "\"some\"", "whether some or all of them waited";
+    Check "pressure.span", "10s, 60s or 300s", "60s", "\"10s\"", "over how long it is averaged";
+    Check "pressure.warn", "percentage", "none", "\"20%\"", "a warning from here on";
+    Check "pressure.fail", "percentage", "cpu: 60%, memory: 10%, io: 40%", "\"40%\"", "a failure from here on";
+    Check "process", "boolean", "", "true", "that it runs, which needs no probe";
+    Check "log", "regular expression or a table", "", "\"panic|FATAL\"", "lines of output that match";
+    Check "log.pattern", "regular expression", "", "\"ERROR\"", "which lines count";
+    Check "log.warn", "integer", "none", "5", "a warning from this many on";
+    Check "log.fail", "integer", "1", "50", "a failure from this many on";
+    Check "log.within", "duration", "1m", "\"1m\"", "how long each of them counts";
+    Check "silence", "duration or a table", "", "\"10m\"", "no output for so long";
+    Check "silence.warn", "duration", "none", "\"5m\"", "a warning from here on";
+    Check "silence.fail", "duration", "none", "\"10m\"", "a failure from here on";
+    Check "heartbeat", "duration or a table", "", "\"30s\"", "it says WATCHDOG=1 to its NOTIFY_SOCKET at least so often";
+    Check "heartbeat.within", "duration", "", "\"30s\"", "how old the last sign of life may be";
+    Check "heartbeat.file", "path", "none", "\"/run/worker/alive\"", "the sign is that this file is written";
+    Check "certificate", "HOST:PORT or a table", "", "\"localhost:443\"", "time until a certificate expires";
+    Check "certificate.address", "HOST:PORT", "", "\"localhost:443\"", "server that shows it";
+    Check "certificate.server_name", "string", "the host", "\"example.org\"", "name that the server is asked for";
+    Check "certificate.file", "path", "", "\"/etc/ssl/site.pem\"", "file that it is in";
+    Check "certificate.warn", "duration", "21d", "\"21d\"", "a warning when there is no more time than this";
+    Check "certificate.fail", "duration", "7d", "\"7d\"", "a failure when there is no more time than this";
+    Check "role", "start, live or ready", "live", "\"ready\"", "start: holds back the others until it passes; live: may heal; ready: only tells others";
+    Check "severity", "minor, normal or critical", "the program's; host: normal", "\"critical\"", "what it means for the host when it is down: nothing, degraded, an emergency";
+    Check "interval", "duration", "10s; exec: 30s", "\"10s\"", "from the end of one run to the next; shorter in doubt, longer when down";
+    Check "timeout", "duration", "5s; exec: 10s", "\"5s\"", "longest run; shorter than the interval";
+    Check "fall", "integer", "3", "3", "failures in a row until it is down";
+    Check "fail_if", "string", "", "\"3 of 5\"", "the same with a number among the last verdicts, in place of fall";
+    Check "rise", "integer", "2", "2", "passes in a row until it is up again";
+    Check "start_timeout", "duration", "the program's; host: 60s", "\"60s\"", "time after a start in which failures do not count before the first pass";
+    Check "heal", "list of remedies", "[]", "[\"reload\", \"restart\", { run = [\"fix\"], timeout = \"30s\" }]", "what is tried in turn when it is down: confirm, reload, signal:NAME, restart, clean-restart, restart-group, run:COMMAND, fallback:PROGRAM, rollback, shed, alert, quarantine";
+    Check "heal.remedy", "string", "", "\"restart\"", "a remedy as it is written without a table";
+    Check "heal.signal", "signal", "", "\"USR1\"", "sends a signal to the main process";
+    Check "heal.run", "list or string", "", "[\"fix\"]", "runs a command as the program is run";
+    Check "heal.fallback", "program", "", "\"web-static\"", "starts this standby, and stops it again when the program is well";
+    Check "heal.steps", "list of { run, undo }", "", "[{ run = [\"drain\"], undo = [\"undrain\"] }]", "commands in turn; when one fails, those before it are undone in reverse";
+    Check "heal.steps.run", "list or string", "", "[\"drain\"]", "command of this step";
+    Check "heal.steps.undo", "list or string", "none", "[\"undrain\"]", "command that takes it back";
+    Check "heal.timeout", "duration", "60s; restarts: the times to stop and start", "\"30s\"", "the remedy has failed when it is not over by then";
+    Check "mode", "act or observe", "act", "\"observe\"", "observe only says what it would do";
+    Check "cooldown", "duration", "60s", "\"60s\"", "least time from one remedy to the next";
+    Check "stable", "duration", "60s", "\"60s\"", "time up until the next failure begins at the foot of the ladder again";
 };
 
 /// Keys that are planned but not part of this version: section, name, what they will do.
 const LATER: &[(Section, &str, &str)] = &[
     (Section::Supervisor, "http", "control over TCP"),
-    (Section::Program, "check", "health checks"),
-    (Section::Program, "heal", "healing"),
     (Section::Program, "schedule", "scheduled programs"),
     (Section::Top, "session", "tmux sessions"),
-    (Section::Top, "check", "health checks"),
     (Section::Top, "alert", "alerts"),
     (Section::Top, "backup", "backups"),
 ];
@@ -198,6 +322,23 @@ const FOREIGN: &[(Section, &str, &str)] = &[
     (Section::Program, "redirect_stderr", "logs.merge_stderr"),
     (Section::Program, "stdout_logfile_maxbytes", "logs.max_size"),
     (Section::Program, "stdout_logfile_backups", "logs.keep"),
+    (Section::Program, "healthcheck", "check"),
+    (Section::Program, "liveness", "check"),
+    (Section::Check, "cert", "certificate"),
+    (Section::Check, "command", "exec"),
+    (Section::Check, "script", "exec"),
+    (Section::Check, "url", "http"),
+    (Section::Check, "address", "tcp"),
+    (Section::Check, "threshold", "fall"),
+    (Section::Check, "retries", "fall"),
+    (Section::Check, "failureThreshold", "fall"),
+    (Section::Check, "successThreshold", "rise"),
+    (Section::Check, "periodSeconds", "interval"),
+    (Section::Check, "timeoutSeconds", "timeout"),
+    (Section::Check, "start_period", "start_timeout"),
+    (Section::Check, "initialDelaySeconds", "start_timeout"),
+    (Section::Check, "on_failure", "heal"),
+    (Section::Check, "impact", "severity"),
     (Section::Supervisor, "loglevel", "log.level"),
     (Section::Supervisor, "logfile", "log.file"),
     (Section::Supervisor, "minfds", "nofile"),
@@ -267,10 +408,16 @@ pub(super) fn stranger(section: Section, prefix: &str, name: &str) -> Stranger {
         return Stranger::Near(near);
     }
     let elsewhere = KEYS.iter().find(|key| {
-        key.section == section && key.name.rsplit_once('.').is_some_and(|(_, last)| last == name)
+        let is_meant = key.name.rsplit_once('.').is_some_and(|(_, last)| last == name);
+        // What one kind of check knows is of no use to another.
+        let is_here =
+            section != Section::Check || prefix.is_empty() || key.name.starts_with(prefix);
+        key.section == section && is_meant && is_here
     });
+    let in_check = section == Section::Program && is_child(Section::Check, "", name);
     match elsewhere {
         Some(key) => Stranger::Named(key.name.to_owned()),
+        None if in_check => Stranger::Named(format!("check.{name}")),
         None => Stranger::Unknown(known),
     }
 }
@@ -278,7 +425,8 @@ pub(super) fn stranger(section: Section, prefix: &str, name: &str) -> Stranger {
 /// Prints the table of all keys as Markdown, one table for each section.
 pub fn markdown_table() -> String {
     let mut out = String::new();
-    for section in [Section::Top, Section::Supervisor, Section::Program, Section::Group] {
+    let all = [Section::Top, Section::Supervisor, Section::Program, Section::Group, Section::Check];
+    for section in all {
         if !out.is_empty() {
             out.push('\n');
         }
@@ -286,6 +434,10 @@ pub fn markdown_table() -> String {
             Section::Top => "Top level".to_owned(),
             Section::Supervisor | Section::Program | Section::Group => {
                 format!("`{}`", section.header())
+            }
+            Section::Check => {
+                "`[[program.NAME.check]]`, `[check.NAME]` (of the host) and `[defaults.check]`"
+                    .to_owned()
             }
         };
         out.push_str(&format!(

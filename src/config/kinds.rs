@@ -17,6 +17,14 @@ pub enum Kind {
     Account,
     /// A text, or a table with the keys below this one.
     TextOrTable,
+    /// This, or a table with the keys below this one.
+    OrTable(Box<Kind>),
+    /// A size or a percentage.
+    Amount,
+    /// A list of tables with the keys of a check.
+    Checks,
+    /// A list of remedies, each a text or a table with the keys below this one.
+    Remedies,
     /// One of these words.
     Words(Vec<&'static str>),
     /// A word, or `signal:NAME`.
@@ -43,7 +51,8 @@ impl Kind {
         let list = |kind| Self::List(Box::new(kind));
         let many = |kind| Self::OneOrMany(Box::new(kind));
         Some(match words {
-            "string" | "HOST:PORT" | "URL" | "regular expression" => Self::Text,
+            "string" | "HOST:PORT" | "URL" | "regular expression" | "program" => Self::Text,
+            "HOST:PORT or unix:PATH" | "HOST:PORT, unix:PATH or URL" => Self::Text,
             "notify, fd:N or a table" => Self::TextOrTable,
             "path" => Self::Path,
             "boolean" => Self::Boolean,
@@ -61,7 +70,10 @@ impl Kind {
             "list of programs" => Self::Programs,
             "list of paths or globs" => list(Self::Path),
             "list of names or globs" => Self::Patterns,
-            "list of { signal, grace }" => Self::Tables,
+            "list of { signal, grace }" | "list of { run, undo }" => Self::Tables,
+            "list of checks" => Self::Checks,
+            "list of remedies" => Self::Remedies,
+            "size or percentage" => Self::Amount,
             "list or string" => many(Self::Text),
             "path or list of paths" | "path or list of paths or globs" => many(Self::Path),
             "table of strings" => Self::Variables,
@@ -73,6 +85,23 @@ impl Kind {
                 Self::Words(vec!["file", "stdout", "journald", "none"])
             }
             "zstd or none" => Self::Words(vec!["zstd", "none"]),
+            "start, live or ready" => Self::Words(vec!["start", "live", "ready"]),
+            "minor, normal or critical" => Self::Words(vec!["minor", "normal", "critical"]),
+            "act or observe" => Self::Words(vec!["act", "observe"]),
+            "GET or HEAD" => Self::Words(vec!["GET", "HEAD"]),
+            "master or replica" => Self::Words(vec!["master", "replica"]),
+            "cpu, memory or io" => Self::Words(vec!["cpu", "memory", "io"]),
+            "some or full" => Self::Words(vec!["some", "full"]),
+            "1m, 5m or 15m" => Self::Words(vec!["1m", "5m", "15m"]),
+            "10s, 60s or 300s" => Self::Words(vec!["10s", "60s", "300s"]),
+            "HOST:PORT, unix:PATH or a table" | "HOST:PORT, unix:PATH, URL or a table" => {
+                Self::OrTable(Box::new(Self::Text))
+            }
+            "size, percentage or a table" => Self::OrTable(Box::new(Self::Amount)),
+            other if other.ends_with(" or a table") || other.ends_with(", or a table") => {
+                let one = other.trim_end_matches(" or a table").trim_end_matches(',');
+                Self::OrTable(Box::new(Self::of(one)?))
+            }
             other => {
                 let kind = Self::of(other.strip_suffix(" or unlimited")?)?;
                 Self::OrUnlimited(Box::new(kind))

@@ -93,9 +93,15 @@ fn the_example_shows_every_key_and_each_commented_option_is_valid() {
     take(Section::Supervisor, top.get("supervisor").map(|v| v.get_ref()));
     let defaults = top.get("defaults").unwrap().get_ref().as_table().unwrap();
     take(Section::Program, defaults.get("program").map(|v| v.get_ref()));
-    for (kind, section) in [("program", Section::Program), ("group", Section::Group)] {
+    for (kind, section) in
+        [("program", Section::Program), ("group", Section::Group), ("check", Section::Check)]
+    {
         for (_, value) in top.get(kind).unwrap().get_ref().as_table().unwrap().iter() {
             take(section, Some(value.get_ref()));
+            let checks = value.get_ref().as_table().and_then(|table| table.get("check"));
+            for check in checks.and_then(|list| list.get_ref().as_array()).into_iter().flatten() {
+                take(Section::Check, Some(check.get_ref()));
+            }
         }
     }
     if top.contains_key("include") {

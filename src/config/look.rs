@@ -375,6 +375,17 @@ impl Amount {
     }
 }
 
+impl PartialOrd for Amount {
+    /// Bytes and a share cannot be compared before the whole is known.
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        match (self, other) {
+            (Self::Bytes(one), Self::Bytes(other)) => one.partial_cmp(other),
+            (Self::Percent(one), Self::Percent(other)) => one.partial_cmp(other),
+            (Self::Bytes(_), Self::Percent(_)) | (Self::Percent(_), Self::Bytes(_)) => None,
+        }
+    }
+}
+
 impl Hidden {
     pub fn new(text: String) -> Self {
         Self(text)

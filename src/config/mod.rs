@@ -17,6 +17,7 @@ pub mod kinds;
 pub mod paths;
 pub mod schema;
 pub mod show;
+mod show_checks;
 pub mod units;
 
 pub mod explain;
@@ -40,9 +41,12 @@ mod program;
 mod ready;
 mod watch;
 
+mod checks;
+
 mod relations;
 
 mod changes;
+mod changes_checks;
 
 #[cfg(test)]
 mod broken_tests;
@@ -73,7 +77,7 @@ pub use units::{
 };
 pub use watch::WATCH_IGNORE;
 
-use crate::name::{GroupName, NameError, ProgramName};
+use crate::name::{CheckName, GroupName, NameError, ProgramName};
 use keys::Section;
 use read::{Context, Place};
 use relations::Drafts;
@@ -209,33 +213,43 @@ fn follows_from_syntax(
 fn build(cx: &Context<'_>, documents: &[Spanned<DeTable<'_>>]) -> Config {
     let found = Sections::collect(cx, documents);
     let none = || Table::new(Section::Supervisor, Vec::new());
-    let supervisor =
+    let (supervisor, mode) =
         supervisor::supervisor(cx, found.supervisor.map_or_else(none, |(_, table)| table));
-    let inherited = &supervisor.environment;
+    let of_checks = found.check_defaults.map(|(_, table)| table);
+    if let Some(table) = &of_checks {
+        checks::check_defaults(cx, table);
+    }
+    let of_checks = of_checks.map(|table| table.layers).unwrap_or_default();
+    let surroundings = program::Surroundings { supervisor: &supervisor, checks: &of_checks };
     let defaults = found.defaults.map(|(_, table)| table.layers).unwrap_or_default();
     if !defaults.is_empty() {
         // Read once alone, so that mistakes are found without any program.
         let name = "defaults".parse::<ProgramName>().expect("a constant name");
         let table = Table::new(Section::Program, defaults.clone());
-        program::program(cx, &name, None, &table, inherited);
+        program::program(cx, &name, None, &table, surroundings);
     }
     let mut drafts = Drafts::new();
     for (name, (place, mut table)) in found.programs {
         table.layers.extend(defaults.iter().cloned());
-        if let Some(draft) = program::program(cx, &name, Some(&place), &table, inherited) {
+        if let Some(draft) = program::program(cx, &name, Some(&place), &table, surroundings) {
             drafts.insert(name, draft);
         }
     }
     relations::check_dependencies(cx, &drafts);
+    relations::check_standbys(cx, &drafts);
     relations::check_shutdown(cx, &supervisor, &drafts);
     let groups = relations::groups(cx, &found.groups, &mut drafts);
+    let mut of_host = checks::of_host(cx, &found.checks, &of_checks);
+    if supervisor.default_checks {
+        checks::builtin_of_host(&mut of_host, &supervisor);
+    }
     Config {
         supervisor,
         programs: drafts.into_iter().map(|(name, draft)| (name, Arc::new(draft.program))).collect(),
         groups,
-        checks: Vec::new(),
-        mode: ModeRules::default(),
-        on_mode_change: None,
+        checks: of_host,
+        mode: mode.rules,
+        on_mode_change: mode.on_change,
         include_globs: found.globs,
         files: cx.sources.iter().map(|source| source.path.clone()).collect(),
     }
@@ -246,14 +260,17 @@ fn build(cx: &Context<'_>, documents: &[Spanned<DeTable<'_>>]) -> Config {
 struct Sections<'t> {
     supervisor: Option<(Place, Table<'t>)>,
     defaults: Option<(Place, Table<'t>)>,
+    check_defaults: Option<(Place, Table<'t>)>,
     programs: BTreeMap<ProgramName, (Place, Table<'t>)>,
     groups: BTreeMap<GroupName, (Place, Table<'t>)>,
+    /// Of the host.
+    checks: BTreeMap<CheckName, (Place, Table<'t>)>,
     /// Of `include`.
     globs: Vec<String>,
 }
 
 /// The tables that a file may have beside the keys of the top level.
-const TABLES: [&str; 4] = ["supervisor", "defaults", "program", "group"];
+const TABLES: [&str; 5] = ["supervisor", "defaults", "program", "group", "check"];
 
 impl<'t> Sections<'t> {
     fn collect(cx: &Context<'_>, documents: &'t [Spanned<DeTable<'t>>]) -> Self {
@@ -284,6 +301,10 @@ impl<'t> Sections<'t> {
                         let section = Section::Group;
                         named(cx, section, file, &node(Section::Top), &mut found.groups);
                     }
+                    "check" => {
+                        let section = Section::Check;
+                        named(cx, section, file, &node(Section::Top), &mut found.checks);
+                    }
                     _ => unknown_section(cx, &place, name),
                 }
             }
@@ -291,7 +312,7 @@ impl<'t> Sections<'t> {
         found
     }
 
-    /// Takes `[defaults.program]`.
+    /// Takes `[defaults.program]` and `[defaults.check]`.
     fn defaults(&mut self, cx: &Context<'_>, file: usize, node: &Node<'t>) {
         let Some(layer) = node.table() else {
             cx.wrong_type(node, "a table");
@@ -300,14 +321,19 @@ impl<'t> Sections<'t> {
         for (key, value) in layer.table.iter() {
             let name: &str = key.get_ref();
             let place = Place::File { index: file, span: key.span() };
-            if name != "program" {
-                let message = format!("there are no defaults for {}", diagnostic::quote(name));
-                cx.error(&place, "unknown-key", message, "only `[defaults.program]` exists");
-                continue;
-            }
-            let node = Node::toml_node(Section::Top, "defaults.program".to_owned(), file, value);
-            let table = whole_table(cx, Section::Program, &node);
-            once(cx, &mut self.defaults, place, table, "[defaults.program]");
+            let (section, slot) = match name {
+                "program" => (Section::Program, &mut self.defaults),
+                "check" => (Section::Check, &mut self.check_defaults),
+                _ => {
+                    let message = format!("there are no defaults for {}", diagnostic::quote(name));
+                    let help = "only `[defaults.program]` and `[defaults.check]` exist";
+                    cx.error(&place, "unknown-key", message, help);
+                    continue;
+                }
+            };
+            let node = Node::toml_node(Section::Top, format!("defaults.{name}"), file, value);
+            let table = whole_table(cx, section, &node);
+            once(cx, slot, place, table, &format!("[defaults.{name}]"));
         }
     }
 }
@@ -387,8 +413,8 @@ fn unknown_section(cx: &Context<'_>, place: &Place, name: &str) {
             let plural = name.strip_suffix('s').filter(|one| TABLES.contains(one));
             let help = match plural.or_else(|| nearest(name, known)) {
                 Some(near) => format!("did you mean `{near}`?"),
-                None => "there are include, [supervisor], [defaults.program], [program.NAME] and \
-                     [group.NAME]"
+                None => "there are include, [supervisor], [defaults.program], [program.NAME], \
+                     [group.NAME], [defaults.check] and [check.NAME]"
                     .to_owned(),
             };
             let message = format!("there is no key {} at the top level", diagnostic::quote(name));

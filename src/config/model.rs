@@ -46,6 +46,8 @@ pub struct Supervisor {
     pub shutdown_timeout: Duration,
     /// A changed file that is good is applied by itself, with roll-back.
     pub auto_apply: bool,
+    /// The checks that nobody has written are there.
+    pub default_checks: bool,
 }
 
 /// The daemon's own log.

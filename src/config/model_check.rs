@@ -169,6 +169,47 @@ impl Default for ModeRules {
 }
 
 impl CheckKind {
+    pub const ALL: [Self; 16] = [
+        Self::Exec,
+        Self::Tcp,
+        Self::Http,
+        Self::Redis,
+        Self::Postgres,
+        Self::Memory,
+        Self::Cpu,
+        Self::Fds,
+        Self::Disk,
+        Self::Load,
+        Self::Pressure,
+        Self::Process,
+        Self::Log,
+        Self::Silence,
+        Self::Heartbeat,
+        Self::Certificate,
+    ];
+
+    /// Returns the word for it, which is its key in the table of a check.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Exec => "exec",
+            Self::Tcp => "tcp",
+            Self::Http => "http",
+            Self::Redis => "redis",
+            Self::Postgres => "postgres",
+            Self::Memory => "memory",
+            Self::Cpu => "cpu",
+            Self::Fds => "fds",
+            Self::Disk => "disk",
+            Self::Load => "load",
+            Self::Pressure => "pressure",
+            Self::Process => "process",
+            Self::Log => "log",
+            Self::Silence => "silence",
+            Self::Heartbeat => "heartbeat",
+            Self::Certificate => "certificate",
+        }
+    }
+
     /// Whether a run of it costs a process.
     pub fn is_exec(self) -> bool {
         match self {

@@ -1,17 +1,19 @@
 //! `[program.NAME]`: what is run, as whom, where and within which limits.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use super::checks::{self, Standby, Subject};
 use super::command::command;
+use super::globbing::is_glob;
 use super::identity::identity;
 use super::lifecycle::{Dependency, lifecycle};
 use super::logs::logs;
-use super::model::{EnvironmentFile, Identity, Limits, Program, Spawn, Stdin};
+use super::model::{EnvironmentFile, Identity, Limits, Program, Spawn, Stdin, Supervisor};
 use super::model_check::Impact;
 use super::read::{Context, Place};
 use super::readiness::Ready;
-use super::tree::{Node, Table};
+use super::tree::{Layer, Node, Table};
 use super::watch::watch;
 use crate::name::{GroupName, ProgramName};
 
@@ -24,6 +26,16 @@ pub(super) struct Draft {
     /// Where its name is written.
     pub place: Place,
     pub dependencies: Vec<Dependency>,
+    /// What its checks start when it cannot be healed.
+    pub standbys: Vec<Standby>,
+}
+
+/// What lies above every program.
+#[derive(Clone, Copy)]
+pub(super) struct Surroundings<'s> {
+    pub supervisor: &'s Supervisor,
+    /// `[defaults.check]`.
+    pub checks: &'s [Layer<'s>],
 }
 
 /// Reads one program; what is missing or wrong gets its default.
@@ -34,10 +46,10 @@ pub(super) fn program(
     name: &ProgramName,
     place: Option<&Place>,
     table: &Table<'_>,
-    inherited: &BTreeMap<String, String>,
+    surroundings: Surroundings<'_>,
 ) -> Option<Draft> {
     table.check_keys(cx);
-    let mut spawn = spawn(cx, name, place, table, inherited);
+    let mut spawn = spawn(cx, name, place, table, &surroundings.supervisor.environment);
     let logs = logs(cx, table);
     let (lifecycle, dependencies) = lifecycle(cx, table, &spawn, &logs);
     spawn.notify = lifecycle.ready == Some(Ready::Notify) || lifecycle.watchdog.is_some();
@@ -49,7 +61,9 @@ pub(super) fn program(
     let home = home(cx, spawn.user.as_ref());
     let watch = watch(cx, table, lifecycle.reload_signal, home.as_deref());
     let replicas = table.get(cx, "replicas").and_then(|node| cx.integer(&node, 1..=MAX_REPLICAS));
-    let program = Program {
+    let impact = table.get(cx, "severity").and_then(|node| cx.choice(&node, &checks::IMPACTS));
+    let stale_files = table.get(cx, "stale_files");
+    let mut program = Program {
         group: own_group(name)?,
         name: name.clone(),
         replicas: replicas.and_then(|n| u32::try_from(n).ok()),
@@ -58,10 +72,40 @@ pub(super) fn program(
         logs,
         watch,
         checks: Vec::new(),
-        impact: Impact::Normal,
-        stale_files: Vec::new(),
+        impact: impact.unwrap_or(Impact::Normal),
+        stale_files: stale_files
+            .map(|node| self::stale_files(cx, &node, home.as_deref()))
+            .unwrap_or_default(),
     };
-    Some(Draft { program, place: place?.clone(), dependencies })
+    // Checks of the defaults are read with each program that has them.
+    let place = place?;
+    let subject = Subject { program: Some(&program), home: home.as_deref() };
+    let (found, standbys) = checks::of_program(cx, table, surroundings.checks, subject);
+    program.checks = found;
+    if surroundings.supervisor.default_checks {
+        checks::builtin_of_program(&mut program);
+    }
+    Some(Draft { program, place: place.clone(), dependencies, standbys })
+}
+
+/// Reads the files that a clean restart removes.
+fn stale_files(cx: &Context<'_>, node: &Node<'_>, home: Option<&Path>) -> Vec<PathBuf> {
+    let items = if node.is_string() {
+        cx.string(node).map(|text| vec![(text, node.clone())])
+    } else {
+        cx.strings(node)
+    };
+    let file = |(text, node): (String, Node<'_>)| {
+        let path = cx.resolve(&node, &text, home)?;
+        if is_glob(&text) {
+            return cx.bad(&node, "must name each file: a pattern could remove too much");
+        }
+        if path.file_name().is_none() || text.ends_with('/') || (cx.looks && path.is_dir()) {
+            return cx.bad(&node, "must be files or sockets, and no directories");
+        }
+        Some(path)
+    };
+    items.unwrap_or_default().into_iter().filter_map(file).collect()
 }
 
 /// Returns the group of a program that no `[group.…]` lists; the two kinds of name are alike.
@@ -172,7 +216,7 @@ pub(super) fn environment(cx: &Context<'_>, table: &Table<'_>) -> BTreeMap<Strin
 fn environment_files(
     cx: &Context<'_>,
     node: &Node<'_>,
-    home: Option<&std::path::Path>,
+    home: Option<&Path>,
 ) -> Vec<EnvironmentFile> {
     let items = if node.is_string() {
         cx.string(node).map(|text| vec![(text, node.clone())])

@@ -115,6 +115,8 @@ pub(super) enum AddressError {
     Https,
     #[error("it must begin with `http://`")]
     Scheme,
+    #[error("it must begin with `http://` or `https://`")]
+    WebScheme,
     #[error("it may not contain a user; let `exec` run a client such as curl")]
     User,
     #[error("spaces, control and non-ASCII characters must be written as %XX")]
@@ -129,9 +131,21 @@ pub(super) fn parse_address(text: &str) -> Result<Address, AddressError> {
 
 /// Reads `http://HOST[:PORT][/PATH]`; returns where to and what for.
 pub(super) fn parse_url(text: &str) -> Result<(Address, String), AddressError> {
-    let Some(rest) = text.strip_prefix("http://") else {
-        let is_https = text.starts_with("https://");
-        return Err(if is_https { AddressError::Https } else { AddressError::Scheme });
+    match parse_web_url(text) {
+        Ok((false, address, path)) => Ok((address, path)),
+        Ok((true, ..)) => Err(AddressError::Https),
+        Err(_) if text.starts_with("https://") => Err(AddressError::Https),
+        Err(AddressError::WebScheme) => Err(AddressError::Scheme),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads a URL that may also begin with `https://`, which comes first in what is returned.
+pub(super) fn parse_web_url(text: &str) -> Result<(bool, Address, String), AddressError> {
+    let (is_https, rest) = match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
+        (Some(rest), _) => (false, rest),
+        (None, Some(rest)) => (true, rest),
+        (None, None) => return Err(AddressError::WebScheme),
     };
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
@@ -139,16 +153,16 @@ pub(super) fn parse_url(text: &str) -> Result<(Address, String), AddressError> {
         return Err(AddressError::User);
     }
     let (host, port) = split_port(authority)?;
-    let address = address(host, port.unwrap_or("80"))?;
+    let address = address(host, port.unwrap_or(if is_https { "443" } else { "80" }))?;
     let path = path.split('#').next().unwrap_or_default();
     if !path.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(AddressError::Path);
     }
     let slash = if path.starts_with('/') { "" } else { "/" };
-    Ok((address, format!("{slash}{path}")))
+    Ok((is_https, address, format!("{slash}{path}")))
 }
 
-fn split_port(text: &str) -> Result<(&str, Option<&str>), AddressError> {
+pub(super) fn split_port(text: &str) -> Result<(&str, Option<&str>), AddressError> {
     if let Some(rest) = text.strip_prefix('[') {
         let (host, after) = rest.split_once(']').ok_or(AddressError::Host)?;
         host.parse::<std::net::Ipv6Addr>().map_err(|_| AddressError::Host)?;

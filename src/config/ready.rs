@@ -128,7 +128,8 @@ fn word(cx: &Context<'_>, node: &Node<'_>) -> Option<Ready> {
     None
 }
 
-fn pattern(cx: &Context<'_>, node: &Node<'_>) -> Option<String> {
+/// Reads a regular expression that does not match everything.
+pub(super) fn pattern(cx: &Context<'_>, node: &Node<'_>) -> Option<String> {
     let text = cx.string(node)?;
     if text.is_empty() {
         return cx.bad(node, "is empty and would match every line");
@@ -167,20 +168,21 @@ fn probing(
         cx.error_with(&timeout.place(), "impossible-timing", message, help, label);
     }
     let probe = match name {
-        "tcp" => Probe::Tcp(read(cx, kind, "an address", parse_address)?),
+        "tcp" => Probe::Tcp(parsed(cx, kind, "an address", parse_address)?),
         "http" => {
-            let (address, path) = read(cx, kind, "a URL", parse_url)?;
+            let (address, path) = parsed(cx, kind, "a URL", parse_url)?;
             let statuses = table.get(cx, "status").map(|node| statuses(cx, &node));
             Probe::Http(HttpTarget { address, path, statuses: statuses.unwrap_or_default() })
         }
-        _ => Probe::Exec(words(cx, kind, spawn)?),
+        _ => Probe::Exec(words(cx, kind, Some(spawn))?),
     };
     let usual = if matches!(probe, Probe::Exec(_)) { EXEC_TIMEOUT } else { PROBE_TIMEOUT };
     let timeout = limit.unwrap_or_else(|| every.map_or(usual, |every| usual.min(every)));
     Some(Probing { probe, interval: every, timeout })
 }
 
-fn read<T, E: std::fmt::Display>(
+/// Reads a text by `parse`, of which it is said what it must be.
+pub(super) fn parsed<T, E: std::fmt::Display>(
     cx: &Context<'_>,
     node: &Node<'_>,
     what: &str,
@@ -193,7 +195,7 @@ fn read<T, E: std::fmt::Display>(
 }
 
 /// Reads one status or a list of them.
-fn statuses(cx: &Context<'_>, node: &Node<'_>) -> Vec<u16> {
+pub(super) fn statuses(cx: &Context<'_>, node: &Node<'_>) -> Vec<u16> {
     let status =
         |node: &Node<'_>| cx.integer(node, 100..=599).and_then(|number| u16::try_from(number).ok());
     if node.is_integer() || node.is_string() {

@@ -37,7 +37,45 @@ pub(super) fn check_dependencies(cx: &Context<'_>, drafts: &Drafts) {
             }
         }
     }
-    check_cycles(cx, drafts);
+    let edge = |draft: &Draft, index: usize| {
+        draft.dependencies.get(index).map(|one| (one.on.clone(), one.place.clone()))
+    };
+    check_cycles(drafts, &edge, &|place, path| {
+        let message = format!("programs wait for each other: {path}");
+        cx.error(place, "dependency-cycle", message, "remove one of these dependencies");
+    });
+}
+
+/// Notes standbys that do not exist, that stand in for each other, or that could not start.
+pub(super) fn check_standbys(cx: &Context<'_>, drafts: &Drafts) {
+    for (name, draft) in drafts {
+        for standby in &draft.standbys {
+            let Some(other) = drafts.get(&standby.on) else {
+                let message =
+                    format!("`{name}` falls back to `{}`, which does not exist", standby.on);
+                unknown_program(cx, drafts, &standby.place, message, standby.on.as_str());
+                continue;
+            };
+            let lifecycle = &other.program.lifecycle;
+            if lifecycle.requires.contains(name) {
+                let message =
+                    format!("`{}` requires `{name}`, for which it is to stand in", standby.on);
+                let help = "remove the requirement, or name another program";
+                cx.error(&standby.place, "impossible-remedy", message, help);
+            } else if lifecycle.autostart {
+                let message = format!("the standby `{}` starts by itself too", standby.on);
+                let help = "add `autostart = false` to it; it runs only while it is needed";
+                cx.warning(&standby.place, "standby-autostarts", message, help);
+            }
+        }
+    }
+    let edge = |draft: &Draft, index: usize| {
+        draft.standbys.get(index).map(|one| (one.on.clone(), one.place.clone()))
+    };
+    check_cycles(drafts, &edge, &|place, path| {
+        let message = format!("programs stand in for each other: {path}");
+        cx.error(place, "fallback-cycle", message, "remove one of these fallbacks");
+    });
 }
 
 /// Warns about programs that a shutdown would not leave their time to stop.
@@ -58,40 +96,40 @@ pub(super) fn check_shutdown(cx: &Context<'_>, supervisor: &Supervisor, drafts: 
     }
 }
 
-/// Walks the dependencies depth first, without recursion; an edge back into the walk is a cycle.
-fn check_cycles(cx: &Context<'_>, drafts: &Drafts) {
-    let mut done: BTreeMap<&ProgramName, bool> = BTreeMap::new();
+/// Walks the edges depth first, without recursion; an edge back into the walk is a cycle.
+fn check_cycles(
+    drafts: &Drafts,
+    edge: &dyn Fn(&Draft, usize) -> Option<(ProgramName, Place)>,
+    note: &dyn Fn(&Place, &str),
+) {
+    let mut done: BTreeMap<ProgramName, bool> = BTreeMap::new();
     for root in drafts.keys() {
         if done.contains_key(root) {
             continue;
         }
-        done.insert(root, false);
-        let mut path: Vec<(&ProgramName, usize)> = vec![(root, 0)];
+        done.insert(root.clone(), false);
+        let mut path: Vec<(ProgramName, usize)> = vec![(root.clone(), 0)];
         while let Some((name, next)) = path.last_mut() {
-            let dependency = drafts.get(*name).and_then(|draft| draft.dependencies.get(*next));
-            let Some(dependency) = dependency else {
-                done.insert(name, true);
+            let Some((on, place)) = drafts.get(name).and_then(|draft| edge(draft, *next)) else {
+                done.insert(name.clone(), true);
                 path.pop();
                 continue;
             };
             *next += 1;
-            let on = &dependency.on;
-            if *name == on || !drafts.contains_key(on) {
+            if *name == on || !drafts.contains_key(&on) {
                 continue;
             }
-            match done.get(on) {
+            match done.get(&on) {
                 Some(true) => {}
                 Some(false) => {
                     let start = path.iter().position(|(name, _)| *name == on).unwrap_or(0);
                     let mut names: Vec<&str> =
                         path[start..].iter().map(|(name, _)| name.as_str()).collect();
                     names.push(on.as_str());
-                    let message = format!("programs wait for each other: {}", names.join(" → "));
-                    let help = "remove one of these dependencies";
-                    cx.error(&dependency.place, "dependency-cycle", message, help);
+                    note(&place, &names.join(" → "));
                 }
                 None => {
-                    done.insert(on, false);
+                    done.insert(on.clone(), false);
                     path.push((on, 0));
                 }
             }

@@ -26,12 +26,13 @@ pub fn schema() -> Value {
         "supervisor": { "$ref": "#/$defs/supervisor" },
         "defaults": {
             "type": "object",
-            "description": "Below every program.",
-            "properties": { "program": { "$ref": program } },
+            "description": "Below every program, and below every check.",
+            "properties": { "program": { "$ref": program }, "check": { "$ref": CHECK } },
             "additionalProperties": false,
         },
         "program": named(program),
         "group": named("#/$defs/group"),
+        "check": named(CHECK),
     });
     merge(&mut top["properties"], properties);
     let head = json!({
@@ -41,6 +42,7 @@ pub fn schema() -> Value {
             "supervisor": table(Section::Supervisor, ""),
             "program": table(Section::Program, ""),
             "group": table(Section::Group, ""),
+            "check": table(Section::Check, ""),
             "interpolated": {
                 "type": "string",
                 "description": "A text with variables of the daemon's environment.",
@@ -66,6 +68,10 @@ pub fn schema() -> Value {
 
 const DURATION: &str = r"^\s*([0-9]+|([0-9]+(\.[0-9]+)?\s*(us|µs|ms|sec|s|min|m|h|d|w)\s*)+)$";
 const SIZE: &str = r"^\s*[0-9]+(\.[0-9]+)?\s*([bB]|[kKmMgGtT]([iI]?[bB])?)?\s*$";
+const PERCENTAGE: &str = r"^\s*[0-9]+(\.[0-9]+)?\s*%\s*$";
+const REMEDY: &str = "^(confirm|reload|restart|clean-restart|restart-group|rollback|shed|alert|\
+                      quarantine|(signal|run|fallback):.+)$";
+const CHECK: &str = "#/$defs/check";
 const READY: &str = "^(notify|fd:[0-9]+)$";
 const SIGNAL: &str = r"^\s*([0-9]+|(SIG)?[A-Za-z0-9]+(\+[0-9]+)?)\s*$";
 
@@ -94,6 +100,14 @@ fn property(section: Section, dotted: &str) -> Value {
         Some(Kind::TextOrTable) if below => {
             let words = json!({ "type": "string", "pattern": READY });
             json!({ "anyOf": [words, interpolated(), table(section, dotted)] })
+        }
+        Some(Kind::OrTable(kind)) if below => {
+            json!({ "anyOf": [one(&kind), table(section, dotted)] })
+        }
+        Some(Kind::Remedies) if below => {
+            let words = json!({ "type": "string", "pattern": REMEDY });
+            let one = json!({ "anyOf": [words, interpolated(), table(section, dotted)] });
+            json!({ "type": "array", "items": one })
         }
         Some(Kind::Tables) if below => json!({ "type": "array", "items": table(section, dotted) }),
         Some(kind) => one(&kind),
@@ -143,7 +157,7 @@ fn one(kind: &Kind) -> Value {
         Kind::Number => or_interpolated(json!({ "type": "number" })),
         Kind::Duration => or_interpolated(reference("duration")),
         Kind::Size => or_interpolated(reference("size")),
-        Kind::Percentage => or_interpolated(pattern(r"^[0-9]+\s*%$")),
+        Kind::Percentage => or_interpolated(pattern(PERCENTAGE)),
         Kind::Octal => or_interpolated(pattern("^[0-7]{1,4}$")),
         Kind::Signal => or_interpolated(json!({
             "anyOf": [{ "type": "integer", "minimum": 1 }, pattern(SIGNAL)],
@@ -165,7 +179,10 @@ fn one(kind: &Kind) -> Value {
         Kind::Variables => {
             json!({ "type": "object", "additionalProperties": { "type": ["string", "integer"] } })
         }
-        Kind::Tables => json!({ "type": "array" }),
+        Kind::Amount => json!({ "anyOf": [one(&Kind::Size), pattern(PERCENTAGE)] }),
+        Kind::OrTable(kind) => json!({ "anyOf": [one(kind), { "type": "object" }] }),
+        Kind::Checks => json!({ "type": "array", "items": { "$ref": CHECK } }),
+        Kind::Tables | Kind::Remedies => json!({ "type": "array" }),
         Kind::TextOrTable => json!({ "type": ["string", "object"] }),
     }
 }
@@ -268,7 +285,13 @@ mod tests {
             READY => text == "notify" || text.starts_with("fd:"),
             "^signal:" => text.starts_with("signal:"),
             "^[0-7]{1,4}$" => text.len() <= 4 && text.bytes().all(|b| (b'0'..=b'7').contains(&b)),
-            r"^[0-9]+\s*%$" => text.ends_with('%'),
+            PERCENTAGE => text.trim_end().ends_with('%'),
+            REMEDY => {
+                let words = pattern.trim_start_matches("^(").split('|');
+                let mut words = words.filter(|word| !word.contains(['(', ')']));
+                let with = ["signal:", "run:", "fallback:", "quarantine"];
+                words.any(|word| word == text) || with.iter().any(|word| text.starts_with(word))
+            }
             other => panic!("the check does not know the pattern `{other}`"),
         }
     }
@@ -339,11 +362,16 @@ mod tests {
                 Section::Supervisor => "/$defs/supervisor".to_owned(),
                 Section::Program => "/$defs/program".to_owned(),
                 Section::Group => "/$defs/group".to_owned(),
+                Section::Check => "/$defs/check".to_owned(),
             };
             let mut place = schema.pointer(&start).unwrap();
             for part in key.name.split('.') {
                 let table = match place["anyOf"].as_array() {
-                    _ if place["type"] == "array" => &place["items"],
+                    _ if place["type"] == "array" => {
+                        let items = &place["items"];
+                        let several = items["anyOf"].as_array().into_iter().flatten();
+                        several.into_iter().find(|it| it["type"] == "object").unwrap_or(items)
+                    }
                     Some(several) => several.iter().find(|it| it["type"] == "object").unwrap(),
                     None => place,
                 };

@@ -4,8 +4,17 @@
 pub(super) const HIDDEN: &str = "***";
 
 /// Parts of names whose values nobody should read off a screen.
-const WORDS: &[&str] =
-    &["PASSWORD", "PASSWD", "PASSPHRASE", "SECRET", "TOKEN", "APIKEY", "CREDENTIAL", "PRIVATE"];
+const WORDS: &[&str] = &[
+    "PASSWORD",
+    "PASSWD",
+    "PASSPHRASE",
+    "SECRET",
+    "TOKEN",
+    "APIKEY",
+    "CREDENTIAL",
+    "PRIVATE",
+    "AUTHORIZATION",
+];
 
 /// Whole words of a name that mean the same: `API_KEY`, `DB_PASS`, but not `MONKEY`.
 const WHOLE: &[&str] = &["KEY", "KEYS", "PASS", "PWD", "DSN", "AUTH", "COOKIE", "SALT"];
@@ -45,6 +54,23 @@ pub(super) fn without_secrets(text: &str) -> Option<String> {
     out.push_str(rest);
     let (out, more) = without_options(&out);
     (is_hidden || more).then_some(out)
+}
+
+/// Hides the passwords of a command: those above, and the word after `--password`.
+pub(super) fn hidden_words(argv: &[String]) -> Vec<String> {
+    let names_secret = |word: &String| {
+        word.starts_with('-') && !word.contains('=') && is_secret_name(word.trim_start_matches('-'))
+    };
+    let mut hides = false;
+    let mut shown = Vec::with_capacity(argv.len());
+    for word in argv {
+        shown.push(match hides {
+            true => HIDDEN.to_owned(),
+            false => without_secrets(word).unwrap_or_else(|| word.clone()),
+        });
+        hides = names_secret(word);
+    }
+    shown
 }
 
 /// Hides what follows `--NAME=` and `NAME=` of a secret name, up to the end of the word.
@@ -90,6 +116,7 @@ mod tests {
             "PGPASSWORD",
             "SSH_PASSPHRASE",
             "DB_PASS",
+            "Proxy-Authorization",
         ] {
             assert!(is_secret_name(name), "{name}");
         }

@@ -17,13 +17,15 @@ use super::model::Config;
 use super::read::{Context, Place};
 use super::readiness::{Probe, Probing, Ready};
 use super::secrets::{HIDDEN, is_secret_name, without_secrets};
+use super::show_checks::is_builtin;
 use super::tree::{Layer, Node, Table, Written};
 use super::{Env, Sections, Source, load_accepted};
 
 /// One key as it takes effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shown {
-    /// `supervisor`, `program.web`, `group.site`.
+    /// `supervisor`, `program.web`, `program.web/http` for a check of it, `group.site`,
+    /// `check.disk`.
     pub table: String,
     /// Dotted below the table.
     pub key: String,
@@ -81,13 +83,16 @@ pub fn show(sources: &[Source], env: Env<'_>, secrets: bool) -> Vec<Shown> {
     supervisor.variables = Some("MEND_SUPERVISOR".to_owned());
     view.table("supervisor", &supervisor, None);
     let defaults = found.defaults.map(|(_, table)| table.layers).unwrap_or_default();
+    let of_checks = found.check_defaults.map(|(_, table)| table.layers).unwrap_or_default();
     for (name, (_, mut table)) in found.programs {
         table.layers.extend(defaults.iter().cloned());
         view.program(name.as_str(), &table, &supervisor);
+        view.checks_of(&name, &table, &of_checks);
     }
     for (name, (_, table)) in &found.groups {
         view.table(&format!("group.{name}"), table, None);
     }
+    view.checks_of_host(&found.checks, &of_checks);
     view.shown
 }
 
@@ -97,10 +102,17 @@ pub fn show(sources: &[Source], env: Env<'_>, secrets: bool) -> Vec<Shown> {
 ///
 /// The first name that selects nothing, with the nearest one there is.
 pub fn select(shown: Vec<Shown>, names: &[String]) -> Result<Vec<Shown>, (String, Option<String>)> {
-    let name_of = |table: &str| table.split_once('.').map_or(table, |(_, name)| name).to_owned();
+    // The checks of a program belong to it.
+    let whole = |table: &str| table.split_once('/').map_or(table, |(whole, _)| whole).to_owned();
+    let name_of = |table: &str| {
+        let whole = whole(table);
+        whole.split_once('.').map_or(whole.as_str(), |(_, name)| name).to_owned()
+    };
     let fits = |name: &str, table: &str| {
         let pattern = glob::Pattern::new(name).ok();
-        table == name || pattern.is_some_and(|pattern| pattern.matches(&name_of(table)))
+        table == name
+            || whole(table) == name
+            || pattern.is_some_and(|pattern| pattern.matches(&name_of(table)))
     };
     for name in names {
         if !shown.iter().any(|one| fits(name, &one.table)) {
@@ -117,16 +129,18 @@ pub fn select(shown: Vec<Shown>, names: &[String]) -> Result<Vec<Shown>, (String
 /// Writes keys as TOML, each with its origin.
 pub fn toml(shown: &[Shown]) -> String {
     let mut out = String::new();
-    let mut table = "";
+    let (mut table, mut mark) = ("", "");
     for one in shown {
         if one.table != table {
             table = &one.table;
             let gap = if out.is_empty() { "" } else { "\n" };
-            out.push_str(&format!("{gap}[{}]\n", header(table)));
+            // What nobody has written is there as long as nobody writes it.
+            mark = if is_builtin(one, shown) { "#" } else { "" };
+            out.push_str(&format!("{gap}{mark}{}\n", header(table)));
         }
         let (key, origin) = (&one.key, &one.origin);
         match (&one.value, origin) {
-            (Some(value), _) => out.push_str(&format!("{key} = {value}  # {origin}\n")),
+            (Some(value), _) => out.push_str(&format!("{mark}{key} = {value}  # {origin}\n")),
             (None, Origin::Default(words)) if words.is_empty() => {
                 out.push_str(&format!("# {key} is not set\n"))
             }
@@ -139,24 +153,29 @@ pub fn toml(shown: &[Shown]) -> String {
     out
 }
 
-/// Quotes the name in a header where TOML wants it.
+/// Writes a header, its name quoted where TOML wants it.
 fn header(table: &str) -> String {
-    match table.split_once('.') {
+    let (whole, of_check) = match table.split_once('/') {
+        Some((whole, _)) => (whole, true),
+        None => (table, false),
+    };
+    let name = match whole.split_once('.') {
         Some((kind, name)) if name.contains('.') => format!("{kind}.{}", quoted(name)),
-        Some(_) | None => table.to_owned(),
-    }
+        Some(_) | None => whole.to_owned(),
+    };
+    if of_check { format!("[[{name}.check]]") } else { format!("[{name}]") }
 }
 
-struct View<'v, 'e> {
-    cx: &'v Context<'e>,
-    config: &'v Config,
-    secrets: bool,
-    shown: Vec<Shown>,
+pub(super) struct View<'v, 'e> {
+    pub(super) cx: &'v Context<'e>,
+    pub(super) config: &'v Config,
+    pub(super) secrets: bool,
+    pub(super) shown: Vec<Shown>,
 }
 
 /// A written value and the layer that it is in.
-struct Found<'t> {
-    node: Node<'t>,
+pub(super) struct Found<'t> {
+    pub(super) node: Node<'t>,
     layer: usize,
 }
 
@@ -215,6 +234,8 @@ impl View<'_, '_> {
         for key in KEYS.iter().filter(|key| key.section == table.section) {
             // Parts of a value that is shown as a whole.
             let is_part = key.name.starts_with("stop.sequence.") || key.name.starts_with("ready.");
+            // Shown as tables of their own.
+            let is_part = is_part || key.name == "check";
             let is_program = key.section == Section::Program;
             // Shown variable by variable, for a program with what comes from above.
             let is_environment = key.name == "environment" && is_program;
@@ -270,7 +291,7 @@ impl View<'_, '_> {
     }
 
     /// Finds a dotted key: the variable that overrides it, else the strongest layer.
-    fn find<'t>(&self, table: &Table<'t>, dotted: &str) -> Option<Found<'t>> {
+    pub(super) fn find<'t>(&self, table: &Table<'t>, dotted: &str) -> Option<Found<'t>> {
         if let Some(prefix) = &table.variables {
             let name = format!("{prefix}_{}", dotted.replace('.', "_").to_ascii_uppercase());
             if let Some(text) = (self.cx.env)(&name) {
@@ -290,7 +311,7 @@ impl View<'_, '_> {
         })
     }
 
-    fn origin(&self, node: &Node<'_>, above: Option<&'static str>) -> Origin {
+    pub(super) fn origin(&self, node: &Node<'_>, above: Option<&'static str>) -> Origin {
         match node.place() {
             Place::Variable(name) => Origin::Variable(name),
             Place::File { index, span } => {
@@ -326,6 +347,10 @@ impl View<'_, '_> {
                 }
                 words => Some(list(words.iter().map(|word| quoted(word)))),
             };
+        }
+        if key.name == "mode.on_change" {
+            let argv = self.config.on_mode_change.as_ref()?;
+            return Some(list(argv.iter().map(|word| quoted(word))));
         }
         if let (Kind::TextOrTable, Some(table)) = (kind, node.table()) {
             return self.readiness(header, node, &table);
@@ -368,7 +393,8 @@ impl View<'_, '_> {
             | Kind::Account => self.raw(kind, node),
             Kind::Words(_) | Kind::WordsOrSignal(_) | Kind::OrUnlimited(_) => self.raw(kind, node),
             Kind::List(_) | Kind::OneOrMany(_) | Kind::Programs => self.raw(kind, node),
-            Kind::Variables | Kind::Tables => self.raw(kind, node),
+            Kind::Variables | Kind::Tables | Kind::Amount => self.raw(kind, node),
+            Kind::OrTable(_) | Kind::Checks | Kind::Remedies => self.raw(kind, node),
         }
     }
 
@@ -482,6 +508,7 @@ impl View<'_, '_> {
             }
             Kind::Path | Kind::Percentage | Kind::Account | Kind::OrUnlimited(_) => None,
             Kind::Variables | Kind::Tables | Kind::TextOrTable => None,
+            Kind::Amount | Kind::OrTable(_) | Kind::Checks | Kind::Remedies => None,
         }
     }
 }
@@ -510,17 +537,17 @@ fn is_list(node: &Node<'_>) -> bool {
     node.toml().is_some_and(|value| value.as_array().is_some())
 }
 
-fn list(items: impl Iterator<Item = String>) -> String {
+pub(super) fn list(items: impl Iterator<Item = String>) -> String {
     format!("[{}]", items.collect::<Vec<_>>().join(", "))
 }
 
-fn bare_or_quoted(key: &str) -> String {
+pub(super) fn bare_or_quoted(key: &str) -> String {
     let is_bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     if !key.is_empty() && key.chars().all(is_bare) { key.to_owned() } else { quoted(key) }
 }
 
 /// Writes a text as a TOML string that means the text itself, `${` included.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
     for c in text.replace("${", "$${").chars() {

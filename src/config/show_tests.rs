@@ -31,6 +31,8 @@ fn assert_means_the_same(sources: &[Source]) {
     assert_eq!(again.supervisor, before.supervisor);
     assert_eq!(again.programs, before.programs, "{text}");
     assert_eq!(again.groups, before.groups);
+    assert_eq!(again.checks, before.checks, "{text}");
+    assert_eq!((again.mode, again.on_mode_change), (before.mode, before.on_mode_change));
 }
 
 fn uncommented() -> String {
@@ -76,6 +78,37 @@ fn what_is_shown_is_a_configuration_that_means_the_same() {
         command = ['sleep', '1']
         restart_with = ['web']
         ready = { http = 'http://h:80/${N}', status = [200, 204] }
+        severity = 'critical'
+        stale_files = 'run/asked.pid'
+        [defaults.check]
+        fall = '${N}'
+        heal = ['reload', 'run:echo ${WORDS} x']
+        [[defaults.program.check]]
+        name = 'inherited'
+        memory = '1GiB'
+        [[program.asked.check]]
+        exec = 'probe ${WORDS}'
+        [[program.asked.check]]
+        name = 'inherited'
+        tcp = { address = 'unix:run/s', send = \"PING\\r\\n\", expect = '[+]PONG', latency = '1s' }
+        fail_if = '${N} of 5'
+        [[program.asked.check]]
+        process = true
+        heal = []
+        [check.'a.b']
+        postgres = 'postgres://me:p%40@h:5433/db?sslmode=disable'
+        [check.socket]
+        postgres = 'unix:/run/postgresql/.s.PGSQL.5433'
+        interval = '1h'
+        [check.memory]
+        memory = { warn = '70.5%', fail = '${N}GiB' }
+        heal = ['shed']
+        [check.redis]
+        redis = 'redis://u:pw@[::1]'
+        [supervisor.mode]
+        enter = '${N}s'
+        shed_degraded = 900
+        on_change = 'echo ${WORDS} now'
     ";
     let more = "[group.site]\nprograms = ['web']\n";
     assert_means_the_same(&[
@@ -128,4 +161,57 @@ fn secrets_are_hidden_unless_they_are_asked_for() {
     assert_eq!(load_as(&[source("/m.toml", &text)], &env, 0).map(|_| ()), Ok(()));
     let text = toml(&show(&sources, &env, true));
     assert!(text.contains("\"k1\"") && text.contains("me:s3cret@"), "{text}");
+}
+
+#[test]
+fn the_checks_of_a_program_are_selected_with_it_and_defaults_are_marked() {
+    let main = "[defaults.program]\n[[defaults.program.check]]\nname = 'fds'\nfds = '90%'\n\
+                [defaults.check]\nfall = 5\n\
+                [program.web]\ncommand = ['sleep', '1']\n\
+                [[program.web.check]]\nhttp = 'http://h/'\ninterval = '20s'\n\
+                [program.db]\ncommand = ['sleep', '1']\n\
+                [check.web]\ndisk = '/'\n";
+    let shown = show(&[source("/m.toml", main)], &env, false);
+    let web = select(shown.clone(), &["program.web".to_owned()]).unwrap();
+    let text = toml(&web);
+    for line in [
+        "[[program.web.check]]\nname = \"http\"  # default\n",
+        "interval = \"20s\"  # /m.toml:11\n",
+        "fall = 5  # [defaults.check], /m.toml:6\n",
+        "name = \"fds\"  # [defaults.program], /m.toml:3\n",
+        "#[[program.web.check]]\n#name = \"process\"  # default\n#process = true  # default\n",
+    ] {
+        assert!(text.contains(line), "{line} in {text}");
+    }
+    assert!(!text.contains("[program.db]") && !text.contains("[check.web]"), "{text}");
+    assert_eq!(select(shown.clone(), &["check.web".to_owned()]).unwrap().len(), 12);
+    let tables = |names: &[&str]| {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let found = select(shown.clone(), &names).unwrap();
+        let mut tables: Vec<String> = found.into_iter().map(|one| one.table).collect();
+        tables.dedup();
+        tables
+    };
+    assert_eq!(tables(&["d?"]), ["program.db", "program.db/fds", "program.db/process"]);
+    assert!(toml(&shown).contains("#[check.disk-state]\n#disk = { path = "), "{}", toml(&shown));
+}
+
+#[test]
+fn no_secret_of_a_check_is_shown() {
+    let main = "[program.web]\ncommand = ['sleep', '1']\n\
+        [[program.web.check]]\nredis = 'redis://me:s3cret@h'\n\
+        heal = ['run:fix --token=s3cret', { run = ['fix', '--password', 's3cret'] }]\n\
+        [[program.web.check]]\npostgres = { address = 'h:1', password = 's3cret' }\n\
+        [[program.web.check]]\ntcp = { address = 'h:1', send = 'AUTH s3cret' }\n\
+        [[program.web.check]]\nhttp = { url = 'http://h/?token=s3cret', \
+        headers = { Authorization = 'Bearer s3cret', Accept = 'text/plain' } }\n";
+    let sources = [source("/m.toml", main)];
+    let text = toml(&show(&sources, &env, false));
+    assert!(!text.contains("s3cret") && text.contains("text/plain"), "{text}");
+    assert_eq!(load_as(&[source("/m.toml", &text)], &env, 0).map(|_| ()), Ok(()));
+    assert_eq!(toml(&show(&sources, &env, true)).matches("s3cret").count(), 7);
+    let config = load_as(&sources, &env, 0).unwrap().config;
+    let checks = &config.programs[&"web".parse().unwrap()].checks;
+    let looks: Vec<String> = checks.iter().map(|check| check.look.to_string()).collect();
+    assert!(!looks.concat().contains("s3cret"), "{looks:?}");
 }

@@ -6,8 +6,10 @@ use std::time::Duration;
 use nix::unistd::{AccessFlags, eaccess, geteuid};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
+use super::command::words;
 use super::identity::principals;
 use super::model::{Access, DaemonLog, LogFormat, Supervisor};
+use super::model_check::ModeRules;
 use super::paths::default_paths;
 use super::program::environment;
 use super::read::{Context, Place};
@@ -18,8 +20,14 @@ const MAX_SOCKET_PATH: usize = 107;
 const DEFAULT_NOFILE: u64 = 65_536;
 const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(90);
 
+/// What follows from the mode of the whole host, `[supervisor.mode]`.
+pub(super) struct Mode {
+    pub(super) rules: ModeRules,
+    pub(super) on_change: Option<Vec<String>>,
+}
+
 /// Reads `[supervisor]`; what is missing or wrong gets its default.
-pub(super) fn supervisor(cx: &Context<'_>, mut table: Table<'_>) -> Supervisor {
+pub(super) fn supervisor(cx: &Context<'_>, mut table: Table<'_>) -> (Supervisor, Mode) {
     table.check_keys(cx);
     table.variables = Some("MEND_SUPERVISOR".to_owned());
     let home = (cx.env)("HOME").map(PathBuf::from);
@@ -42,7 +50,9 @@ pub(super) fn supervisor(cx: &Context<'_>, mut table: Table<'_>) -> Supervisor {
     let auto_apply = table.get(cx, "auto_apply").and_then(|node| cx.boolean(&node));
     let log = table.sub(cx, "log");
     let access = table.sub(cx, "access");
-    Supervisor {
+    let mode = mode(cx, &table.sub(cx, "mode"));
+    let default_checks = table.get(cx, "default_checks").and_then(|node| cx.boolean(&node));
+    let supervisor = Supervisor {
         runtime_dir: socket.parent().map_or_else(|| "/".into(), Path::to_path_buf),
         socket,
         state_dir: path("state_dir").unwrap_or(defaults.state_dir),
@@ -57,7 +67,36 @@ pub(super) fn supervisor(cx: &Context<'_>, mut table: Table<'_>) -> Supervisor {
         nofile: nofile.and_then(|n| u64::try_from(n).ok()).unwrap_or(DEFAULT_NOFILE),
         shutdown_timeout: timeout.unwrap_or(DEFAULT_SHUTDOWN_TIMEOUT),
         auto_apply: auto_apply.unwrap_or(false),
+        default_checks: default_checks.unwrap_or(true),
+    };
+    (supervisor, mode)
+}
+
+fn mode(cx: &Context<'_>, table: &Table<'_>) -> Mode {
+    let usual = ModeRules::default();
+    let time = |key: &str| table.get(cx, key).and_then(|node| cx.some_duration(&node));
+    let range = i64::from(i32::MIN)..=i64::from(i32::MAX);
+    let priority = |key: &str| {
+        let number = table.get(cx, key).and_then(|node| cx.integer(&node, range.clone()));
+        number.and_then(|number| i32::try_from(number).ok())
+    };
+    let rules = ModeRules {
+        enter: time("enter").unwrap_or(usual.enter),
+        leave: time("leave").unwrap_or(usual.leave),
+        shed_degraded: priority("shed_degraded"),
+        shed_emergency: priority("shed_emergency"),
+    };
+    if let (Some(degraded), Some(emergency)) = (rules.shed_degraded, rules.shed_emergency)
+        && emergency > degraded
+        && let Some(node) = table.get(cx, "shed_emergency")
+    {
+        let message =
+            format!("an emergency would stop programs from {emergency} on, less than {degraded}");
+        let help = "give it a number that is not higher than that of `shed_degraded`";
+        cx.error(&node.place(), "bad-value", message, help);
     }
+    let on_change = table.get(cx, "on_change").and_then(|node| words(cx, &node, None));
+    Mode { rules, on_change }
 }
 
 /// Warns when a directory that the daemon makes and fills could not be made or filled now.

@@ -187,6 +187,8 @@ pub(super) fn unknown_key(
 ) {
     let within = match (section, prefix) {
         (Section::Top, _) => "at the top level".to_owned(),
+        (Section::Check, "") => "in a check".to_owned(),
+        (Section::Check, _) => format!("in `{prefix}` of a check"),
         (_, "") => format!("in `{}`", section.header()),
         _ => format!("in `{prefix}` of `{}`", section.header()),
     };
