@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::care::{HealthState, IncidentId};
 use super::{Mending, Mix};
 use crate::config::Program;
 use crate::name::{ProcessName, ProgramName, RunId};
@@ -226,6 +227,10 @@ pub struct ProcessStatus {
     pub reason: String,
     /// The programs that a start waits for.
     pub waiting_for: Vec<ProcessName>,
+    /// How its checks see it; the engine adds it.
+    pub health: HealthState,
+    /// Its incident in progress; the engine adds it.
+    pub incident: Option<IncidentId>,
 }
 
 /// The restart breaker's state.

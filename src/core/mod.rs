@@ -58,7 +58,7 @@ pub mod text;
 pub mod care;
 
 #[cfg(test)]
-mod bench;
+pub(crate) mod bench;
 #[cfg(test)]
 mod mending_tests;
 #[cfg(test)]
@@ -74,6 +74,7 @@ pub use happening::{Happening, HappeningKind};
 pub use mending::Mending;
 pub use mix::Mix;
 pub use plan::{Fate, Plan, ProgramChange, Programs};
+pub(crate) use restore::placeholder;
 pub use restore::{Found, FoundRun, Restore};
 pub use snapshot::{Born, Failing, Remains, Said, Snapshot, State, StopPhase};
 pub use supervisor::Supervisor;

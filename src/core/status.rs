@@ -1,5 +1,6 @@
 //! What people and clients see of a process, and the sentences that explain it.
 
+use super::care::HealthState;
 use super::program::Process;
 use super::snapshot::{Born, State, StopPhase};
 use super::supervisor::Supervisor;
@@ -40,6 +41,8 @@ impl Supervisor {
             breaker: facts.breaker.state,
             reason: self.reason(process),
             waiting_for: self.waiting_for(process),
+            health: HealthState::None,
+            incident: None,
         }
     }
 
