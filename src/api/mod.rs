@@ -20,6 +20,7 @@ mod times;
 mod audit;
 mod events;
 mod generations;
+mod healing;
 mod logs;
 
 mod connections;
@@ -31,6 +32,8 @@ mod socket;
 mod bench;
 #[cfg(test)]
 mod endpoints_tests;
+#[cfg(test)]
+mod healing_bench;
 #[cfg(test)]
 mod openapi_tests;
 #[cfg(test)]

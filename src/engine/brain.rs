@@ -16,7 +16,9 @@ use super::core_loop::{End, Engine, Sources};
 use super::ears::Ears;
 use super::fdstore::FdStore;
 use super::file_watch::FileWatcher;
+use super::healing::Healing;
 use super::held::Held;
+use super::history::History;
 use super::keeper_link::KeeperSender;
 use super::launch::{self, Workshop};
 use super::lookouts::Lookouts;
@@ -115,6 +117,7 @@ impl Brain {
             books.forget_shutdown();
         }
         let mut trouble = BTreeMap::new();
+        let mut notes = Vec::new();
         for note in &past.notes {
             warn!("{note}");
             trouble.insert(format!("store {}", note.file.display()), note.to_string());
@@ -176,6 +179,12 @@ impl Brain {
         };
         let (ears, heard) = Ears::new();
         let (lookouts, seen) = Lookouts::new();
+        let (healing, remembered, reports) = Healing::open(&config, History::default(), &mut notes);
+        let care = past.care.take().or(remembered);
+        for note in &notes {
+            warn!("{note}");
+            trouble.insert(format!("store {}", note.file.display()), note.to_string());
+        }
         let (watch, config_changes) = config_watch::start(&config);
         let (mut file_watcher, touched) = FileWatcher::new();
         file_watcher.arm(&config);
@@ -211,12 +220,14 @@ impl Brain {
             applying,
             ears,
             lookouts,
+            healing,
             instance,
             file_watcher,
             file_changes: FileWatch::default(),
         };
         let adopted = found.len();
         engine.take_over(found, past);
+        engine.begin_healing(care);
         engine.pins.keep_found(engine.runs.iter().map(|(run, hands)| (*run, hands)));
         if setup.cold {
             let runs = engine.runs.iter().map(|(run, hands)| (*run, hands));
@@ -234,6 +245,7 @@ impl Brain {
             read,
             heard,
             seen,
+            reports,
             door,
         };
         let brain = Self {
@@ -324,6 +336,7 @@ impl Brain {
         // word of the shutdown any more and start everything again.
         let _ = engine.keeper.send(&ToKeeper::Bye { code }, &[]);
         let processes: Vec<_> = engine.core.statuses().map(|status| status.process).collect();
+        engine.close_healing();
         engine.books.close(&processes);
         engine.pins.close();
         engine.pump.stop();

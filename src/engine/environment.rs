@@ -78,6 +78,11 @@ impl Environment {
         self.0.insert(name.into(), value.into());
     }
 
+    /// Takes a variable away.
+    pub(super) fn unset(&mut self, name: &str) {
+        self.0.remove(&OsString::from(name));
+    }
+
     pub(super) fn path(&self) -> String {
         self.0
             .get(&OsString::from("PATH"))

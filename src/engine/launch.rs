@@ -52,6 +52,14 @@ pub(super) struct Job {
     pub(super) run: RunId,
     pub(super) process: ProcessName,
     pub(super) program: Arc<Program>,
+    /// What is removed before, as nothing of the run before lives any more.
+    pub(super) stale_files: Vec<PathBuf>,
+}
+
+impl Job {
+    pub(super) fn new(run: RunId, process: ProcessName, program: Arc<Program>) -> Self {
+        Self { run, process, program, stale_files: Vec::new() }
+    }
 }
 
 /// What the thread is asked for.
@@ -178,7 +186,7 @@ impl Workshop {
         let spawn = &job.program.spawn;
         let mut environment = environment::build(job, &self.instance)?;
         let path = environment::find_executable(&spawn.argv[0], &environment, spawn)?;
-        let mut warnings = Vec::new();
+        let mut warnings = remove_stale(&job.stale_files);
         if self.files.ensure().map_err(|e| failure("cannot make the run's directory", &e))? {
             warnings.push(
                 "the runtime directory was deleted; what ran before would not be found after a \
@@ -345,6 +353,16 @@ fn hash_of(spawn: &crate::config::Spawn) -> u64 {
 
 pub(super) fn leaf_name(job: &Job) -> String {
     format!("{}.{}", job.process, job.run)
+}
+
+/// Removes files and sockets that the run before has left; returns what could not be removed.
+fn remove_stale(files: &[PathBuf]) -> Vec<String> {
+    let remove = |path: &PathBuf| match std::fs::remove_file(path) {
+        Ok(()) => None,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => Some(format!("cannot remove the stale `{}`: {error}", path.display())),
+    };
+    files.iter().filter_map(remove).collect()
 }
 
 fn failure(what: &str, error: &io::Error) -> SpawnFailure {
