@@ -177,7 +177,7 @@ async fn probe_until_ready(
         let begun = clock::now();
         let report = probe::ask(&probing.probe, probing.timeout, &surroundings).await;
         match report.verdict {
-            Verdict::Pass => {
+            Verdict::Pass | Verdict::Warn => {
                 let _ = sender.send(Seen { run, what: Sight::Ready });
                 return;
             }

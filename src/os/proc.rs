@@ -67,6 +67,29 @@ pub fn stat(pid: u32) -> Option<Stat> {
     parse_stat(&read(&format!("/proc/{pid}/stat"))?)
 }
 
+/// Returns the processor time that a process has used, and those of its children that it has
+/// waited for, in seconds.
+pub fn cpu_seconds(pid: u32) -> Option<f64> {
+    parse_ticks(&read(&format!("/proc/{pid}/stat"))?).map(seconds)
+}
+
+/// Returns the seconds of so many clock ticks, as `/proc` counts them.
+#[expect(clippy::cast_precision_loss, reason = "52 bits of ticks are a million years")]
+pub fn seconds(ticks: u64) -> f64 {
+    // USER_HZ is part of the kernel's promise to programs and the same on all machines.
+    const TICKS_PER_SECOND: f64 = 100.0;
+    ticks as f64 / TICKS_PER_SECOND
+}
+
+/// Adds up `utime`, `stime`, `cutime` and `cstime`.
+fn parse_ticks(line: &[u8]) -> Option<u64> {
+    let close = line.iter().rposition(|byte| *byte == b')')?;
+    let rest = std::str::from_utf8(line.get(close + 1..)?).ok()?;
+    let fields = rest.split_ascii_whitespace().skip(14 - 3).take(4);
+    let ticks: Vec<u64> = fields.map(|field| field.parse().unwrap_or(0)).collect();
+    (ticks.len() == 4).then(|| ticks.iter().fold(0, |sum: u64, ticks| sum.saturating_add(*ticks)))
+}
+
 /// Returns whether a process is in the middle of `execve`: it has memory, but its new
 /// environment is not in place (field 51 of its stat line, `env_end`, is zero).
 ///
@@ -181,6 +204,14 @@ mod tests {
         let stat = parse_stat(line).unwrap();
         assert_eq!((stat.pid, stat.comm.as_str(), stat.state), (7, "a) Z (b c", 'S'));
         assert_eq!((stat.ppid, stat.pgid, stat.sid, stat.starttime), (1, 2, 3, 4711));
+    }
+
+    #[test]
+    fn the_time_of_a_process_is_its_own_and_that_of_its_children() {
+        let line = b"7 (a) 1 (b) S 1 2 3 0 -1 4 0 0 0 0 150 20 7 3 20 0 1 0 4711 0 0";
+        assert_eq!(parse_ticks(line).map(seconds), Some(1.8));
+        assert_eq!(parse_ticks(&line[..40]), None);
+        assert!(cpu_seconds(std::process::id()).is_some());
     }
 
     #[test]

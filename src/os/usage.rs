@@ -2,7 +2,7 @@
 //!
 //! Nothing is sampled in between: who wants a rate takes two looks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 
@@ -92,11 +92,6 @@ pub fn memory(pids: &[u32]) -> u64 {
         (private.saturating_add(anonymous), shared.max(common))
     });
     private.saturating_add(shared)
-}
-
-/// Returns the processor time of each process that lives, in seconds.
-pub fn cpu_seconds(pids: &[u32]) -> BTreeMap<u32, f64> {
-    usage(pids).into_iter().map(|(pid, usage)| (pid, usage.cpu_seconds)).collect()
 }
 
 /// Counts the open descriptors of a process.

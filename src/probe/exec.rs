@@ -1,4 +1,4 @@
-//! Does a command exit with 0?
+//! What does a command say?
 //!
 //! It has a session, and where there are control groups one of its own; whatever it leaves
 //! behind is killed at its end, and all of it when the probe is dropped before.
@@ -10,7 +10,11 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
-use super::{Finding, MAX_OUTPUT_BYTES, Verdict, last_line};
+use super::finding::Finding;
+use super::progress::{Progress, Stage};
+use super::{MAX_OUTPUT_BYTES, Verdict, plugin, words};
+use crate::config::ExecLook;
+use crate::core::care::evidence::ProbeFailure;
 use crate::core::text;
 use crate::os::cgroup::Leaf;
 use crate::os::pidfd::PidFd;
@@ -35,21 +39,85 @@ pub struct Command {
     is_reaped: bool,
 }
 
-pub(super) async fn ask(argv: &[String], commands: &dyn Commands) -> Finding {
-    let command = match commands.launch(argv).await {
-        Ok(Ok(command)) => command,
-        Ok(Err(why)) => return Finding::new(Verdict::Unknown, why),
-        Err(_gone) => return Finding::new(Verdict::Unknown, "nobody starts commands any more"),
-    };
-    match run(command).await {
-        Ok((status, output)) => judge(status, output),
-        Err(error) => {
-            Finding::new(Verdict::Unknown, format!("the command cannot be watched: {error}"))
-        }
+/// Asks for readiness: only code 0 is good.
+pub(super) async fn ask(argv: &[String], commands: &dyn Commands, progress: &Progress) -> Finding {
+    match execute(argv, commands, progress).await {
+        Ok((status, output)) => ready(status, output),
+        Err(finding) => finding,
     }
 }
 
+pub(super) async fn look(look: &ExecLook, commands: &dyn Commands, progress: &Progress) -> Finding {
+    let pattern = look.output.as_deref().map(super::pattern).transpose();
+    let pattern = match pattern {
+        Ok(pattern) => pattern,
+        Err(finding) => return finding,
+    };
+    let (status, output) = match execute(&look.argv, commands, progress).await {
+        Ok(ended) => ended,
+        Err(finding) => return finding,
+    };
+    let finding = judge(status, output);
+    match pattern {
+        Some(pattern) if is_good(&finding) && !pattern.is_match(&finding.output) => {
+            let line = words::first_line(&finding.output).unwrap_or_default();
+            let sentence = match line.is_empty() {
+                true => format!("printed nothing, and `{pattern}` is expected"),
+                false => format!("printed \"{line}\", which does not match `{pattern}`"),
+            };
+            Finding::wrong(line, sentence).with_output(finding.output)
+        }
+        Some(_) | None => finding,
+    }
+}
+
+fn is_good(finding: &Finding) -> bool {
+    match finding.verdict {
+        Verdict::Pass | Verdict::Warn => true,
+        Verdict::Fail | Verdict::Timeout | Verdict::Unknown => false,
+    }
+}
+
+/// Runs a command to its end.
+async fn execute(
+    argv: &[String],
+    commands: &dyn Commands,
+    progress: &Progress,
+) -> Result<(WaitStatus, Vec<u8>), Finding> {
+    let command = match commands.launch(argv).await {
+        Ok(Ok(command)) => command,
+        Ok(Err(why)) => return Err(Finding::unknown(why)),
+        Err(_gone) => return Err(Finding::unknown("nobody starts commands any more")),
+    };
+    progress.enter(Stage::Asking);
+    let unseen = |error| Finding::unknown(format!("the command cannot be watched: {error}"));
+    run(command).await.map_err(unseen)
+}
+
+/// Judges by the conventions of Nagios plugins.
 fn judge(status: WaitStatus, output: Vec<u8>) -> Finding {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "waitid was asked for ends alone")]
+    let code = match status {
+        WaitStatus::Exited(_, code) => code,
+        // A probe that crashes has not asked to the end.
+        WaitStatus::Signaled(_, signal, _) => {
+            let how = format!("the command was killed by {}", text::signal(signal as i32));
+            return Finding::unknown(how).with_output(output);
+        }
+        other => return Finding::unknown(format!("ended as {other:?}")).with_output(output),
+    };
+    let said = plugin::read(code, &output);
+    let sentence = match (code, said.text.as_str()) {
+        (_, "") => format!("exited with code {code}"),
+        (0, text) => text.to_owned(),
+        (_, text) => format!("exited with code {code}: {text}"),
+    };
+    let failure = ProbeFailure::ExitCode { code, output: said.text };
+    let failure = (said.verdict == Verdict::Fail).then_some(failure);
+    Finding { failure, sample: said.sample, output, ..Finding::new(said.verdict, sentence) }
+}
+
+fn ready(status: WaitStatus, output: Vec<u8>) -> Finding {
     #[expect(clippy::wildcard_enum_match_arm, reason = "waitid was asked for ends alone")]
     let (verdict, how) = match status {
         WaitStatus::Exited(_, 0) => (Verdict::Pass, "exited with code 0".to_owned()),
@@ -59,11 +127,11 @@ fn judge(status: WaitStatus, output: Vec<u8>) -> Finding {
         }
         other => (Verdict::Unknown, format!("ended as {other:?}")),
     };
-    let sentence = match last_line(&output) {
+    let sentence = match words::last_line(&output) {
         Some(line) if verdict != Verdict::Pass => format!("{how}: {line}"),
         Some(_) | None => how,
     };
-    Finding { verdict, sentence, output }
+    Finding::new(verdict, sentence).with_output(output)
 }
 
 async fn run(mut command: Command) -> io::Result<(WaitStatus, Vec<u8>)> {

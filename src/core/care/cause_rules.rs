@@ -200,6 +200,13 @@ fn out_of_memory(evidence: &Evidence) -> Option<Finding> {
         let sentence = "was killed by the kernel because the host ran out of memory".to_owned();
         return finding(Cause::OutOfMemory, Certain, &["the kernel's log names it"], sentence);
     }
+    if evidence.oom_kills == 0 && evidence.host_oom_kills > 0 && killed && evidence.intent.is_none()
+    {
+        let counter = format!("the host's oom_kill went up by {}", evidence.host_oom_kills);
+        let sentence = "was killed when the kernel had no memory left, as it seems".to_owned();
+        let facts = [counter.as_str(), "it died of SIGKILL, which Mend did not send"];
+        return finding(Cause::OutOfMemory, Likely, &facts, sentence);
+    }
     if evidence.oom_kills == 0 {
         return None;
     }

@@ -137,6 +137,13 @@ fn each_case_gets_its_cause_its_confidence_and_its_first_rung() {
             "restart",
         ),
         (
+            "out of memory somewhere on the host",
+            Evidence { host_oom_kills: 1, ..killed(9) },
+            Cause::OutOfMemory,
+            Likely,
+            "restart",
+        ),
+        (
             "about to run out of memory",
             Evidence { memory_bytes: usage(99, 100), ..Evidence::default() },
             Cause::OutOfMemory,

@@ -25,6 +25,8 @@ pub struct Evidence {
     pub oom_kills: u64,
     /// The kernel's log names the process as killed for want of memory on the whole host.
     pub host_oom: bool,
+    /// How often the kernel killed on the whole host for want of memory, since the run began.
+    pub host_oom_kills: u64,
     pub memory_bytes: Option<Usage>,
     /// The kernel's line on a segmentation fault or another trap.
     pub fault: Option<String>,
@@ -50,6 +52,8 @@ pub struct Evidence {
     pub process: Option<ProcessState>,
     /// Since when a changed configuration of Mend or of the program is in effect.
     pub configuration_age: Option<Duration>,
+    /// What could not be found out, and why: sentences for people.
+    pub gaps: Vec<String>,
 }
 
 /// Something we did ourselves.

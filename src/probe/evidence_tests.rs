@@ -1,0 +1,1 @@
+//! Evidence of real failures on this machine.
