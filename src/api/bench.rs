@@ -50,6 +50,7 @@ pub(super) struct Bench {
     pub(super) access: SharedAccess,
     pub(super) lines: UnboundedSender<Vec<LogRecord>>,
     pub(super) query: Arc<Mutex<Option<LogQuery>>>,
+    pub(super) history: crate::engine::history::History,
     events: broadcast::Sender<Arc<Happening>>,
     shutdown: CancellationToken,
     thread: Option<thread::JoinHandle<()>>,
@@ -75,6 +76,9 @@ impl Bench {
         let logs = FakeLogs { lines: Mutex::new(Some(receiver)), query: Arc::default() };
         let query = Arc::clone(&logs.query);
         let shutdown = CancellationToken::new();
+        let file = directory.path().join("mend.db");
+        let (history, _) =
+            crate::engine::history::History::start(file, Default::default(), false).unwrap();
         let settings = ApiSettings {
             access: access.clone(),
             own_uid: nix::unistd::getuid().as_raw(),
@@ -82,6 +86,7 @@ impl Bench {
             brain_pid: 11,
             keeper_pid: 10,
             logs: Arc::new(logs),
+            history: history.clone(),
             clock: || NOW,
             log_level: Box::new(|| "info".to_owned()),
             caps,
@@ -97,7 +102,8 @@ impl Bench {
                 engine.abort();
             });
         });
-        Self { directory, known, access, lines, query, events, shutdown, thread: Some(thread) }
+        let thread = Some(thread);
+        Self { directory, known, access, lines, query, history, events, shutdown, thread }
     }
 
     pub(super) fn directory(&self) -> &Path {

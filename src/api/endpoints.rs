@@ -15,14 +15,14 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::access::Role;
-use super::audit::{Audit, UserNames};
+use super::audit::{Denials, UserNames};
 use super::input::{self, ActOptions, Parameters};
 use super::problem::Fault;
-use super::routes::{Change, Endpoint, ROUTES, Route};
+use super::routes::{Change, Endpoint, ROUTES};
 use super::server::ApiSettings;
 use super::show::{act_view, add_usage, outcome_name, process_view, reload_view, status_view};
 use super::view::{LogLevelBody, ProgramView, SCHEMA, ShutdownView, UpgradeView, VersionView};
-use super::{configuration, events, generations, healing, logs};
+use super::{configuration, events, generations, healing, history, logs};
 use crate::engine::{Act, Handle, Outcome, Verb};
 use crate::os::peer::PeerCredentials;
 
@@ -41,15 +41,12 @@ pub(super) struct Api {
     pub(super) requests: Arc<Semaphore>,
     pub(super) max_requests: usize,
     pub(super) users: UserNames,
+    pub(super) denials: Denials,
 }
 
 impl Api {
     pub(super) fn role_of(&self, peer: &PeerCredentials) -> Option<Role> {
         Role::of(peer, &self.settings.access.get(), self.settings.own_uid)
-    }
-
-    pub(super) fn note_denied(&self, peer: Arc<PeerCredentials>, route: &Route) {
-        Audit::begin(peer, route.path.to_owned()).finish(format!("denied: needs {}", route.role));
     }
 }
 
@@ -92,6 +89,12 @@ pub(super) async fn answer(
         Endpoint::Plan => generations::plan(api, &parts.uri).await,
         Endpoint::Apply => generations::apply(api, peer, &parts.uri, body).await,
         Endpoint::Generations => generations::list(api, &parts.uri).await,
+        Endpoint::Audit => history::audit(api, &parts.uri).await,
+        Endpoint::Incidents => history::incidents(api, &parts.uri).await,
+        Endpoint::Incident => {
+            let id = path_part(&mut parts, "id").await?;
+            history::incident(api, &parts.uri, &id).await
+        }
         Endpoint::Shutdown => shutdown(api, peer, &parts.uri, body).await,
         Endpoint::Upgrade => upgrade(api, peer, &parts.uri, body).await,
         Endpoint::GetLogLevel => {
@@ -124,13 +127,17 @@ fn with_type(body: impl Into<Body>, content_type: &'static str) -> Response {
 }
 
 async fn path_name(parts: &mut Parts) -> Result<String, Fault> {
+    path_part(parts, "name").await
+}
+
+async fn path_part(parts: &mut Parts, part: &str) -> Result<String, Fault> {
     let Path(mut parameters) = Path::<BTreeMap<String, String>>::from_request_parts(parts, &())
         .await
-        .map_err(|error| Fault::parameter("name", error))?;
+        .map_err(|error| Fault::parameter(part, error))?;
     parameters
-        .remove("name")
-        .filter(|name| !name.is_empty())
-        .ok_or_else(|| Fault::parameter("name", "a name may not be empty"))
+        .remove(part)
+        .filter(|text| !text.is_empty())
+        .ok_or_else(|| Fault::parameter(part, "it may not be empty"))
 }
 
 fn index(uri: &Uri) -> Answer {
@@ -231,8 +238,7 @@ async fn act(
         (Change::Enable, None) => (Verb::Enable { now }, "enable"),
         (Change::Disable, None) => (Verb::Disable { now }, "disable"),
     };
-    let audit = Audit::begin(Arc::clone(&peer), format!("{word} {}", names.join(" ")));
-    let by = api.users.actor(&peer, options.reason).await;
+    let (audit, by) = api.audit(&peer, format!("{word} {}", names.join(" ")), options.reason).await;
     let outcome = api.handle.act(Act { verb, names, by, wait: options.wait }).await;
     match outcome {
         Ok(outcomes) => {
@@ -301,8 +307,7 @@ async fn daemon_request(uri: &Uri, body: Body) -> Result<Option<String>, Fault> 
 
 async fn reload(api: &Api, peer: Arc<PeerCredentials>, uri: &Uri, body: Body) -> Answer {
     let reason = daemon_request(uri, body).await?;
-    let audit = Audit::begin(Arc::clone(&peer), "reload the configuration".to_owned());
-    let by = api.users.actor(&peer, reason).await;
+    let (audit, by) = api.audit(&peer, "reload the configuration".to_owned(), reason).await;
     match api.handle.reload(by).await {
         Ok(reloaded) => {
             audit.finish(format!(
@@ -323,8 +328,7 @@ async fn reload(api: &Api, peer: Arc<PeerCredentials>, uri: &Uri, body: Body) ->
 
 async fn shutdown(api: &Api, peer: Arc<PeerCredentials>, uri: &Uri, body: Body) -> Answer {
     let reason = daemon_request(uri, body).await?;
-    let audit = Audit::begin(Arc::clone(&peer), "shutdown".to_owned());
-    let by = api.users.actor(&peer, reason).await;
+    let (audit, by) = api.audit(&peer, "shutdown".to_owned(), reason).await;
     match api.handle.shutdown(by).await {
         Ok(()) => {
             audit.finish("everything is stopped");
@@ -354,8 +358,7 @@ async fn upgrade(api: &Api, peer: Arc<PeerCredentials>, uri: &Uri, body: Body) -
     let binary = body.binary.map(std::path::PathBuf::from);
     let what =
         binary.as_ref().map_or("upgrade".to_owned(), |it| format!("upgrade {}", it.display()));
-    let audit = Audit::begin(Arc::clone(&peer), what);
-    let by = api.users.actor(&peer, reason).await;
+    let (audit, by) = api.audit(&peer, what, reason).await;
     match api.handle.upgrade(by, binary, patience).await {
         Ok(begun) => {
             audit.finish(format!("becoming {}", begun.version));
@@ -376,8 +379,7 @@ async fn upgrade(api: &Api, peer: Arc<PeerCredentials>, uri: &Uri, body: Body) -
 async fn put_log_level(api: &Api, peer: Arc<PeerCredentials>, uri: &Uri, body: Body) -> Answer {
     Parameters::read(uri, &[])?;
     let level = input::read_log_level_body(body).await?.level;
-    let audit = Audit::begin(Arc::clone(&peer), format!("log level {level}"));
-    let by = api.users.actor(&peer, None).await;
+    let (audit, by) = api.audit(&peer, format!("log level {level}"), None).await;
     match api.handle.log_level(level, by).await {
         Ok(before) => {
             audit.finish(format!("was {before}"));

@@ -8,16 +8,19 @@ use std::time::Duration;
 
 use super::Caps;
 use super::bench::{Bench, Reply, line, request, wait_until};
+use super::history_tests::told;
 use super::routes::ROUTES;
 use super::view::{ActView, LogLevelBody, LogLineView, ProgramView, ReloadView, StatusView};
 use crate::config::{Access, Principals};
+use crate::core::care::Story;
 use crate::engine::Verb;
 
 #[test]
 fn every_route_answers() {
     let bench = Bench::start();
+    bench.history.record(told(7, 1, Story::Ended { how: "was killed".to_owned() }));
     for route in &ROUTES {
-        let target = route.path.replace("{name}", "web");
+        let target = route.path.replace("{name}", "web").replace("{id}", "7");
         let (target, body) = match target.as_str() {
             "/v1/signal" => (target.clone(), r#"{"names":["web"],"signal":"HUP"}"#),
             "/v1/start"
@@ -250,7 +253,7 @@ fn a_crowd_never_turns_an_administrator_away() {
 }
 
 /// Sends a request from a process of another user: this program, run again as [`ask_as_told`].
-fn call_as(bench: &Bench, uid: u32, method: &str, target: &str) -> Reply {
+pub(super) fn call_as(bench: &Bench, uid: u32, method: &str, target: &str) -> Reply {
     // The other user may not be able to reach this program where it lies.
     let program = bench.directory().join("ask");
     if !program.exists() {

@@ -8,7 +8,6 @@ use axum::http::Uri;
 use axum::response::Response;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::audit::Audit;
 use super::endpoints::{Api, json};
 use super::input::{self, Parameters};
 use super::problem::Fault;
@@ -78,8 +77,7 @@ pub(super) async fn apply(
         ApplyTarget::Previous => "go back to the previous generation".to_owned(),
         ApplyTarget::Generation(number) => format!("go back to generation {number}"),
     };
-    let audit = Audit::begin(Arc::clone(&peer), what);
-    let by = api.users.actor(&peer, reason).await;
+    let (audit, by) = api.audit(&peer, what, reason).await;
     let (roll_back, fingerprint) = (!body.no_rollback, body.fingerprint);
     let request = ApplyRequest { by, target, patience, roll_back, fingerprint };
     // Heard from before it begins, so that its end is not missed.

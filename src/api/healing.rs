@@ -20,10 +20,15 @@ use super::view::{
     WhysView,
 };
 use crate::config::{CheckRole, HealMode};
-use crate::core::care::{Answer, Sample};
-use crate::engine::{CheckStatus, ToldIncident, Why, Whys, shown_target};
+use crate::core::care::{Answer, IncidentId, Sample};
+use crate::engine::history::{History, Incident, IncidentQuery, Step, Unread};
+use crate::engine::{CheckStatus, Why, Whys, shown_target};
 use crate::os::peer::PeerCredentials;
 
+/// Stories that are told at once.
+const MAX_STORIES: usize = 50;
+/// Incidents among which the last one of the host is looked for.
+const MAX_LOOKED_AT: usize = 500;
 /// Longest hold: what is on hold for longer is better disabled.
 const MAX_HOLD: Duration = Duration::from_secs(90 * 86_400);
 
@@ -39,7 +44,36 @@ pub(super) async fn checks(api: &Api, uri: &Uri) -> Shown {
 
 pub(super) async fn why(api: &Api, uri: &Uri) -> Shown {
     let names = Parameters::read(uri, &["name"])?.names()?;
-    json(&whys_view(&api.handle.why(names).await?))
+    let by_name = !names.is_empty();
+    let whys = api.handle.why(names).await?;
+    let mut view = whys_view(&whys);
+    let open = |why: &Why| why.incident.is_some();
+    let wanted = view.whys.iter_mut().zip(&whys.whys).filter(|(_, why)| by_name || open(why));
+    for (view, why) in wanted.take(MAX_STORIES) {
+        // What is not known of the past is no reason not to tell the present.
+        view.incident = story(&api.settings.history, why).await.unwrap_or_default();
+    }
+    json(&view)
+}
+
+/// Returns the story of a target's incident in progress, or of its last one.
+async fn story(history: &History, why: &Why) -> Result<Option<ToldView>, Unread> {
+    let id = match why.incident {
+        Some(id) => Some(id),
+        None => last_incident(history, why).await?,
+    };
+    let Some(id) = id else { return Ok(None) };
+    Ok(history.story(id).await?.found.map(|(incident, steps)| told_view(&incident, steps)))
+}
+
+async fn last_incident(history: &History, why: &Why) -> Result<Option<IncidentId>, Unread> {
+    // Those of the host are among all others.
+    let limit = if why.process.is_some() { 1 } else { MAX_LOOKED_AT };
+    let program = why.process.as_ref().map(|process| process.process.to_string());
+    let query = IncidentQuery { program, limit, ..IncidentQuery::default() };
+    let found = history.incidents(query).await?.found;
+    let is_ours = |incident: &Incident| incident.program.is_some() == why.process.is_some();
+    Ok(found.into_iter().find(is_ours).map(|incident| incident.id))
 }
 
 pub(super) async fn run(api: &Api, peer: Arc<PeerCredentials>, uri: &Uri, body: Body) -> Shown {
@@ -48,7 +82,8 @@ pub(super) async fn run(api: &Api, peer: Arc<PeerCredentials>, uri: &Uri, body: 
     input::check_names("names", &body.names)?;
     let age = body.max_age.as_deref().map(input::parse_duration).transpose();
     let age = age.map_err(|why| Fault::parameter("max_age", why))?.unwrap_or_default();
-    let audit = Audit::begin(peer, format!("run checks {}", body.names.join(" ")));
+    let what = format!("run checks {}", body.names.join(" "));
+    let (audit, _) = api.audit(&peer, what, None).await;
     match api.handle.run_checks(body.names, age).await {
         Ok(answers) => {
             audit.finish(format!("{} checks", answers.len()));
@@ -80,8 +115,8 @@ pub(super) async fn heal(api: &Api, peer: Arc<PeerCredentials>, uri: &Uri, body:
         None => None,
     };
     let reason = body.reason.as_deref().map(input::read_reason).transpose()?;
-    let audit = Audit::begin(Arc::clone(&peer), format!("heal {}", body.names.join(" ")));
-    let by = api.users.actor(&peer, reason).await;
+    let what = format!("heal {}", body.names.join(" "));
+    let (audit, by) = api.audit(&peer, what, reason).await;
     match api.handle.heal(body.names, rung, by).await {
         Ok(answers) => {
             audit.finish(format!("{} asked", answers.len()));
@@ -113,8 +148,7 @@ pub(super) async fn hold(api: &Api, peer: Arc<PeerCredentials>, uri: &Uri, body:
     }
     let reason = body.reason.as_deref().map(input::read_reason).transpose()?;
     let what = format!("hold {} for {}", body.names.join(" "), body.time);
-    let audit = Audit::begin(Arc::clone(&peer), what);
-    let by = api.users.actor(&peer, reason).await;
+    let (audit, by) = api.audit(&peer, what, reason).await;
     answer(audit, api.handle.hold(body.names, time, by).await)
 }
 
@@ -123,8 +157,7 @@ pub(super) async fn release(api: &Api, peer: Arc<PeerCredentials>, uri: &Uri, bo
     let body: ReleaseBody = read(body).await?;
     let reason = body.reason.as_deref().map(input::read_reason).transpose()?;
     if body.panic {
-        let audit = Audit::begin(Arc::clone(&peer), "end the panic".to_owned());
-        let by = api.users.actor(&peer, reason.clone()).await;
+        let (audit, by) = api.audit(&peer, "end the panic".to_owned(), reason.clone()).await;
         let ended = api.handle.end_panic(by).await.map(|()| vec!["host".to_owned()]);
         if body.names.is_empty() || ended.is_err() {
             return answer(audit, ended);
@@ -132,8 +165,8 @@ pub(super) async fn release(api: &Api, peer: Arc<PeerCredentials>, uri: &Uri, bo
         audit.finish("done");
     }
     named(&body.names)?;
-    let audit = Audit::begin(Arc::clone(&peer), format!("release {}", body.names.join(" ")));
-    let by = api.users.actor(&peer, reason).await;
+    let what = format!("release {}", body.names.join(" "));
+    let (audit, by) = api.audit(&peer, what, reason).await;
     answer(audit, api.handle.release(body.names, by).await)
 }
 
@@ -246,17 +279,17 @@ fn why_view(why: &Why, whys: &Whys) -> WhyView {
         }),
         waits_for: why.waits_for.iter().map(required).collect(),
         checks: why.checks.iter().map(|check| check_view(check, clock)).collect(),
-        incident: why.incident.as_ref().map(told_view),
+        incident: None,
     }
 }
 
-fn told_view(told: &ToldIncident) -> ToldView {
-    let story = told.entries.iter().map(|entry| StoryView {
-        at: rfc3339(entry.at),
-        what: entry.what.clone(),
-        sentence: entry.sentence.clone(),
+fn told_view(incident: &Incident, steps: Vec<Step>) -> ToldView {
+    let story = steps.into_iter().map(|step| StoryView {
+        at: rfc3339(step.at),
+        what: step.kind,
+        sentence: step.sentence,
     });
-    ToldView { id: told.id.0, open: !told.is_over, story: story.collect() }
+    ToldView { id: incident.id.0, open: incident.closed.is_none(), story: story.collect() }
 }
 
 #[cfg(test)]
@@ -272,6 +305,10 @@ pub(super) mod samples {
     }
 
     pub(in crate::api) fn why() -> WhysView {
-        whys_view(&whys())
+        let mut view = whys_view(&whys());
+        let text = || "x".to_owned();
+        let story = vec![StoryView { at: text(), what: text(), sentence: text() }];
+        view.whys[0].incident = Some(ToldView { id: 1, open: true, story });
+        view
     }
 }

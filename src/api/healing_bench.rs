@@ -9,7 +9,7 @@ use crate::config::{
 };
 use crate::core::Actor;
 use crate::core::care::{Answer, CheckId, HealthState, Hold, IncidentId, Sample, Target, Verdict};
-use crate::engine::{CheckStatus, Checks, HealingRequest, ToldEntry, ToldIncident, Why, Whys};
+use crate::engine::{CheckStatus, Checks, HealingRequest, Why, Whys};
 
 pub(super) fn play(request: HealingRequest) {
     // Whoever asked may have gone.
@@ -85,17 +85,6 @@ pub(super) fn whys() -> Whys {
         reason: Some("moves".to_owned()),
         at: NOW.1,
     };
-    let entry = ToldEntry {
-        at: NOW.1,
-        what: "failed".to_owned(),
-        sentence: "is down: check `port` says connection refused".to_owned(),
-    };
-    let told = ToldIncident {
-        id: IncidentId(7),
-        target: "web:0".to_owned(),
-        entries: [entry].into(),
-        is_over: false,
-    };
     let why = Why {
         name: "web:0".to_owned(),
         process: Some(running()),
@@ -104,7 +93,7 @@ pub(super) fn whys() -> Whys {
         hold: Some(Hold { until: NOW.0 + Duration::from_secs(300), by }),
         waits_for: vec![("db".to_owned(), "down".to_owned())],
         checks: checks().checks,
-        incident: Some(told),
+        incident: Some(IncidentId(7)),
     };
     let mode_reasons = vec!["web:0 is down and is being healed".to_owned()];
     Whys { whys: vec![why], mode: "DEGRADED", mode_reasons, now: NOW }

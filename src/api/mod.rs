@@ -21,6 +21,7 @@ mod audit;
 mod events;
 mod generations;
 mod healing;
+mod history;
 mod logs;
 
 mod connections;
@@ -34,6 +35,8 @@ mod bench;
 mod endpoints_tests;
 #[cfg(test)]
 mod healing_bench;
+#[cfg(test)]
+mod history_tests;
 #[cfg(test)]
 mod openapi_tests;
 #[cfg(test)]

@@ -9,14 +9,59 @@ use super::bench::{NOW, generation, happening, plan, running};
 use super::endpoints::OPENAPI;
 use super::generations::{generation_view, plan_view};
 use super::healing::samples;
+use super::history::{asked_view, incident_view, step_view};
 use super::routes::ROUTES;
 use super::view::{
-    ActBody, ApplyBody, ApplyView, ChecksView, ConfigValueView, ConfigView, DaemonView,
-    GenerationsView, HealBody, HealView, HealedView, HoldBody, HoldView, LogLevelBody, LogLineView,
-    OutcomeView, Problem, ProgramView, RanView, ReleaseBody, ReloadView, RunBody, RunView,
-    ShutdownView, StatusView, UpgradeBody, UpgradeView, VersionView,
+    ActBody, ApplyBody, ApplyView, AuditView, ChecksView, ConfigValueView, ConfigView, DaemonView,
+    GenerationsView, HealBody, HealView, HealedView, HoldBody, HoldView, IncidentStoryView,
+    IncidentsView, LogLevelBody, LogLineView, OutcomeView, Problem, ProgramView, RanView,
+    ReleaseBody, ReloadView, RunBody, RunView, ShutdownView, StatusView, UpgradeBody, UpgradeView,
+    VersionView,
 };
 use super::{act_view, event_view, process_view};
+use crate::core::care::IncidentId;
+use crate::engine::history::{Asked, FoundCause, Incident, Step};
+use crate::time::Wall;
+
+fn asked() -> Asked {
+    Asked {
+        at: Wall(1),
+        uid: Some(0),
+        user: "root".to_owned(),
+        pid: Some(1),
+        executable: Some("/bin/mendctl".to_owned()),
+        request: "stop web".to_owned(),
+        reason: Some("rest".to_owned()),
+        outcome: "1 done".to_owned(),
+    }
+}
+
+fn incident() -> Incident {
+    let cause = FoundCause {
+        word: "crashed".to_owned(),
+        confidence: "certain".to_owned(),
+        sentence: "crashed".to_owned(),
+        facts: vec!["SIGSEGV".to_owned()],
+    };
+    Incident {
+        id: IncidentId(1),
+        target: "web:0".to_owned(),
+        program: Some("web".to_owned()),
+        opened: Wall(1),
+        opening: "was killed".to_owned(),
+        check: Some("http".to_owned()),
+        cause: Some(cause),
+        remedies: 1,
+        healed_by: Some("restart".to_owned()),
+        recovered: Some(Wall(2)),
+        closed: Some(Wall(3)),
+        closing: Some("healed".to_owned()),
+    }
+}
+
+fn step() -> Step {
+    Step { at: Wall(1), kind: "ended".to_owned(), sentence: "was killed".to_owned() }
+}
 
 fn document() -> Value {
     serde_json::from_str(OPENAPI).unwrap()
@@ -177,6 +222,19 @@ fn each_schema_has_exactly_the_members_of_its_type() {
     check("ConfigValueView", json(&value));
     check("ConfigView", json(&ConfigView { schema: 1, file: text(), values: vec![value] }));
     check_healing(&mut check);
+    let trouble = Some(text());
+    let entry = asked_view(asked());
+    check("AuditEntryView", json(&entry));
+    let requests = vec![entry];
+    check("AuditView", json(&AuditView { schema: 1, requests, trouble: trouble.clone() }));
+    let (incident, step) = (incident_view(incident()), step_view(step()));
+    check("CauseView", json(&incident.cause));
+    check("IncidentView", json(&incident));
+    check("IncidentStepView", json(&step));
+    let incidents = vec![incident.clone()];
+    check("IncidentsView", json(&IncidentsView { schema: 1, incidents, trouble: trouble.clone() }));
+    let story = IncidentStoryView { schema: 1, incident, steps: vec![step], trouble };
+    check("IncidentStoryView", json(&story));
     check("VersionView", json(&version));
     check("LogLevelBody", json(&LogLevelBody { level: text() }));
     check("EventView", json(&event_view(&happening(1))));

@@ -134,6 +134,18 @@ impl Fault {
         ))
     }
 
+    pub(super) fn no_incident(id: u64) -> Self {
+        let detail = format!("no incident has the number {id}, or it is too old to be kept");
+        Self::new(StatusCode::NOT_FOUND, "unknown-incident", "There is no such incident", detail)
+            .help("`mendctl incidents` (GET /v1/incidents) lists what there is")
+    }
+
+    pub(super) fn no_history(detail: String) -> Self {
+        let title = "The history cannot be read";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "no-history", title, detail)
+            .help("`mendctl status` says what is wrong with it; the programs run on without it")
+    }
+
     pub(super) fn busy(limit: usize) -> Self {
         let detail = format!("{limit} requests are being answered already");
         let title = "The daemon is busy";

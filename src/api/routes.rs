@@ -39,6 +39,9 @@ pub(super) enum Endpoint {
     Plan,
     Apply,
     Generations,
+    Audit,
+    Incidents,
+    Incident,
     Shutdown,
     Upgrade,
     GetLogLevel,
@@ -89,7 +92,7 @@ const fn many(path: &'static str, change: Change, summary: &'static str) -> Rout
 }
 
 /// Every route. `HEAD` is answered wherever `GET` is.
-pub(super) static ROUTES: [Route; 39] = [
+pub(super) static ROUTES: [Route; 42] = [
     get("/", Endpoint::Index, "this list"),
     get("/healthz", Endpoint::Health, "200 while the daemon's loop answers"),
     get("/readyz", Endpoint::Ready, "200 while the daemon takes requests and is not stopping"),
@@ -140,6 +143,9 @@ pub(super) static ROUTES: [Route; 39] = [
         Endpoint::Generations,
         "the configurations before, and who applied them",
     ),
+    get("/v1/audit", Endpoint::Audit, "who asked for what; ?since=1h&user=…&limit=100"),
+    get("/v1/incidents", Endpoint::Incidents, "what went wrong; ?program=…&since=1d&open=1"),
+    get("/v1/incidents/{id}", Endpoint::Incident, "one incident with its story"),
     post("/v1/shutdown", Role::Admin, Endpoint::Shutdown, "stop everything, then end the daemon"),
     post("/v1/upgrade", Role::Admin, Endpoint::Upgrade, "become another mendd in place"),
     get("/v1/config", Endpoint::Config, "what runs, key by key, or that of ?name=…; no secrets"),
@@ -201,7 +207,7 @@ async fn dispatch(
     if role < Some(route.role) {
         let uid = peer.uid;
         if route.role > Role::Observe {
-            api.note_denied(peer, route);
+            api.note_denied(&peer, route.path, route.role.name()).await;
         }
         return Err(Fault::denied(&format!("uid {uid}"), role, route.role));
     }

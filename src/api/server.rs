@@ -25,13 +25,14 @@ use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
 use super::access::{Role, SharedAccess};
-use super::audit::UserNames;
+use super::audit::{Denials, UserNames};
 use super::connections::{Connections, Mark, Slot};
 use super::endpoints::Api;
 use super::logs::LogSource;
 use super::patience::{Answering, Observed, Patience};
 use super::routes::router;
 use crate::engine::Handle;
+use crate::engine::history::History;
 use crate::os::peer::{PeerCredentials, peer_credentials};
 use crate::time::{Instant, Wall};
 
@@ -58,6 +59,8 @@ pub struct ApiSettings {
     pub keeper_pid: u32,
     /// Where `/v1/logs` gets its lines.
     pub logs: Arc<dyn LogSource>,
+    /// Where requests are recorded, and where the history is read.
+    pub history: History,
     /// Reads one moment on both clocks.
     pub clock: fn() -> (Instant, Wall),
     /// Returns the level of the daemon's own log.
@@ -120,6 +123,7 @@ pub async fn serve(
         requests: Arc::new(Semaphore::new(caps.requests)),
         max_requests: caps.requests,
         users: UserNames::default(),
+        denials: Denials::default(),
     });
     let server = Server {
         router: router(Arc::clone(&api)),

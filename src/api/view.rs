@@ -407,3 +407,96 @@ pub struct GenerationView {
     /// The generation whose texts these are, after going back.
     pub copy_of: Option<u64>,
 }
+
+/// `GET /v1/audit`: who asked for what, newest first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AuditView {
+    pub schema: u32,
+    pub requests: Vec<AuditEntryView>,
+    /// Why this may not be all: the file cannot be read.
+    pub trouble: Option<String>,
+}
+
+/// One request for a change, and what became of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AuditEntryView {
+    /// RFC 3339: when it came.
+    pub at: String,
+    pub user: String,
+    /// `null` when nobody stands behind it, as with a signal.
+    pub uid: Option<u32>,
+    pub pid: Option<i32>,
+    /// A hint: the pid may have been another's by the time it was read.
+    pub executable: Option<String>,
+    /// `stop web db`.
+    pub request: String,
+    pub reason: Option<String>,
+    /// `2 done`, `refused: …`, `denied: …`.
+    pub outcome: String,
+}
+
+/// `GET /v1/incidents`: what went wrong, newest first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct IncidentsView {
+    pub schema: u32,
+    pub incidents: Vec<IncidentView>,
+    /// Why this may not be all: the file cannot be read.
+    pub trouble: Option<String>,
+}
+
+/// `GET /v1/incidents/{id}`: one incident with its story.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct IncidentStoryView {
+    pub schema: u32,
+    pub incident: IncidentView,
+    /// In the order in which it happened.
+    pub steps: Vec<IncidentStepView>,
+    pub trouble: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct IncidentView {
+    pub id: u64,
+    /// `web:0`, or `the host`.
+    pub target: String,
+    /// `null` for the host.
+    pub program: Option<String>,
+    /// RFC 3339.
+    pub opened: String,
+    /// The sentence that opened it; goes on from the target's name, as all sentences here do.
+    pub opening: String,
+    /// The check that opened it.
+    pub check: Option<String>,
+    pub cause: Option<CauseView>,
+    /// How many remedies were begun.
+    pub remedies: u32,
+    /// The remedy that was proven to have helped.
+    pub healed_by: Option<String>,
+    /// When it was well again; over is an incident only when that has lasted.
+    pub recovered: Option<String>,
+    pub recovery_seconds: Option<f64>,
+    /// `null` while it goes on.
+    pub closed: Option<String>,
+    /// `healed`, `by-itself`, `stopped`, `removed`, `panic-over`, `unknown`.
+    pub closing: Option<String>,
+}
+
+/// What an incident was taken for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CauseView {
+    /// `out-of-memory`.
+    pub word: String,
+    /// `guess`, `likely`, `certain`.
+    pub confidence: String,
+    pub sentence: String,
+    pub facts: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct IncidentStepView {
+    /// RFC 3339.
+    pub at: String,
+    /// `failed`, `cause`, `began`, `verified`, `recovered`, `closed` and more.
+    pub kind: String,
+    pub sentence: String,
+}

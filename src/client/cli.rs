@@ -7,8 +7,8 @@ use clap::{Args, Parser, Subcommand};
 use super::exit::Exit;
 use super::printer::ColorWhen;
 use super::verbs::{
-    act, apply, check, completion, config, enable, explain, heal, hold, log_level, logs, plan,
-    reload, shutdown, signal, status, upgrade, wait, watch, why,
+    act, apply, audit, check, completion, config, enable, explain, heal, hold, incidents, log_level,
+    logs, plan, reload, shutdown, signal, status, upgrade, wait, watch, why,
 };
 
 /// Controls mendd: shows, starts, stops and restarts what it supervises.
@@ -94,6 +94,12 @@ pub enum Verb {
     /// End a hold
     #[command(after_help = hold::RELEASE_EXAMPLES)]
     Release(hold::ReleaseArgs),
+    /// Show what went wrong, and the story of one incident
+    #[command(after_help = incidents::EXAMPLES)]
+    Incidents(incidents::IncidentsArgs),
+    /// Show who asked for what, and what became of it
+    #[command(after_help = audit::EXAMPLES)]
+    Audit(audit::AuditArgs),
     /// Stop all processes and end mendd
     #[command(after_help = shutdown::EXAMPLES)]
     Shutdown(shutdown::ShutdownArgs),

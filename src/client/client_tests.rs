@@ -516,3 +516,37 @@ async fn an_answer_of_another_kind_is_no_crash() {
     let shown = mendctl(&daemon, "status").await;
     assert!(shown.error.contains("mendd answered 404: no such route"), "{}", shown.error);
 }
+
+#[tokio::test]
+async fn audit_and_incidents_ask_for_what_is_wanted_and_say_when_it_may_not_be_all() {
+    let daemon = FakeDaemon::start(|seen| match seen.uri.split('?').next() {
+        Some("/v1/audit") => {
+            Reply::Json(200, r#"{"schema":1,"requests":[],"trouble":"locked"}"#.to_owned())
+        }
+        Some("/v1/incidents") => {
+            Reply::Json(200, r#"{"schema":1,"incidents":[],"trouble":null}"#.to_owned())
+        }
+        _ => problem(404, "unknown-incident"),
+    });
+    let audit = mendctl(
+        &daemon,
+        "audit --since 2026-11-23T12:00:00Z --until 2026-11-24T12:00:00Z --user a&b -n 5",
+    );
+    let audit = audit.await;
+    assert_eq!((audit.exit, audit.out.as_str()), (Exit::Ok, "nobody has asked for a change\n"));
+    assert_eq!(audit.error, "mendctl: warning: this may not be all: locked\n");
+    let list = mendctl(&daemon, "incidents --open --program web:0").await;
+    assert_eq!((list.exit, list.out.as_str()), (Exit::Ok, "no incidents\n"));
+    assert_eq!(mendctl(&daemon, "incidents --since never").await.exit, Exit::Usage);
+    assert_eq!(mendctl(&daemon, "incidents show 9").await.exit, Exit::UnknownOrDenied);
+    let seen: Vec<String> = daemon.seen().into_iter().map(|seen| seen.uri).collect();
+    assert_eq!(
+        seen,
+        [
+            "/v1/audit?limit=5&since=2026-11-23T12%3A00%3A00Z&until=2026-11-24T12%3A00%3A00Z\
+             &user=a%26b",
+            "/v1/incidents?limit=100&program=web%3A0&open=1",
+            "/v1/incidents/9",
+        ]
+    );
+}

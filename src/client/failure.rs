@@ -43,7 +43,7 @@ impl Failure {
     #[must_use]
     pub fn when_asking(self) -> Self {
         if let Self::Problem(problem) = &self
-            && problem.kind.ends_with("unknown-name")
+            && ["/unknown-name", "/unknown-incident"].iter().any(|it| problem.kind.ends_with(it))
         {
             return Self::UnknownName(problem.clone());
         }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::failure::Failure;
+
 /// Reads `500ms`, `90s`, `5m`, `1h30m`, `2d`; a bare number is seconds.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let bad = || format!("`{text}` is not a duration such as 500ms, 90s, 5m or 1h30m");
@@ -42,6 +44,19 @@ pub fn parse_moment(text: &str, now: Timestamp) -> Result<Timestamp, String> {
     let ago = parse_duration(text)
         .map_err(|_| format!("`{text}` is neither a duration such as 10m nor an RFC 3339 time"))?;
     now.checked_sub(ago).map_err(|_| format!("`{text}` is too long ago"))
+}
+
+/// Reads `--since` and `--until`; returns them as parameters of a query.
+pub fn since_and_until(
+    since: Option<&str>,
+    until: Option<&str>,
+) -> Result<Vec<(&'static str, String)>, Failure> {
+    let now = Timestamp::now();
+    let read = |(name, text): (&'static str, Option<&str>)| {
+        let moment = parse_moment(text?, now).map_err(Failure::Usage);
+        Some(moment.map(|moment| (name, moment.to_string())))
+    };
+    [("since", since), ("until", until)].into_iter().filter_map(read).collect()
 }
 
 /// Writes a duration so that the server and [`parse_duration`] read it back, to the millisecond.

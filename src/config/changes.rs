@@ -11,8 +11,8 @@ use std::time::Duration;
 use super::changes_checks::compare_checks;
 use super::checks::IMPACTS;
 use super::model::{
-    Backoff, Breaker, Compression, Config, Lifecycle, Limits, LogFormat, Logs, OnWatch, Program,
-    RestartPolicy, Sink, Spawn, Stdin, Stop, Supervisor, Watch, WatchTarget,
+    Backoff, Breaker, Compression, Config, HistoryLimits, Lifecycle, Limits, LogFormat, Logs,
+    OnWatch, Program, RestartPolicy, Sink, Spawn, Stdin, Stop, Supervisor, Watch, WatchTarget,
 };
 use super::model_check::{Impact, ModeRules};
 use super::readiness::{Probe, Probing, Ready};
@@ -441,6 +441,7 @@ fn compare_supervisor(list: &mut List, old: &Supervisor, new: &Supervisor) {
         shutdown_timeout,
         auto_apply,
         default_checks,
+        history: HistoryLimits { keep, samples_keep, max_size },
     } = old;
     list.effect = Effect::DaemonRestart;
     list.path("supervisor.socket", Some(socket), Some(&new.socket));
@@ -467,6 +468,9 @@ fn compare_supervisor(list: &mut List, old: &Supervisor, new: &Supervisor) {
     }
     list.time("supervisor.shutdown_timeout", *shutdown_timeout, new.shutdown_timeout);
     list.value("supervisor.auto_apply", auto_apply, &new.auto_apply);
+    list.time("supervisor.history_keep", *keep, new.history.keep);
+    list.time("supervisor.samples_keep", *samples_keep, new.history.samples_keep);
+    list.value("supervisor.history_max_size", max_size, &new.history.max_size);
     list.value("supervisor.default_checks", default_checks, &new.default_checks);
 }
 

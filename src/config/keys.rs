@@ -70,7 +70,7 @@ pub const KEYS: &[Key] = keys! {
     Top "include", "list of paths or globs", "[]", "[\"conf.d/*.toml\"]", "further files, relative to this one, in sorted order";
 
     Supervisor "socket", "path", "/run/mend/mend.sock; user: $XDG_RUNTIME_DIR/mend/mend.sock", "\"/run/mend/mend.sock\"", "control socket; its directory is the runtime directory";
-    Supervisor "state_dir", "path", "/var/lib/mend; user: ~/.local/state/mend", "\"/var/lib/mend\"", "goals and history";
+    Supervisor "state_dir", "path", "/var/lib/mend; user: ~/.local/state/mend", "\"/var/lib/mend\"", "goals, generations of the configuration and the history, mend.db";
     Supervisor "log_dir", "path", "/var/log/mend; user: ~/.local/state/mend/log", "\"/var/log/mend\"", "output of the programs";
     Supervisor "log.level", "string", "info", "\"info\"", "what the daemon logs: error, warn, info, debug, trace or a filter";
     Supervisor "log.format", "human or json", "human", "\"json\"", "form of the daemon's log";
@@ -85,6 +85,9 @@ pub const KEYS: &[Key] = keys! {
     Supervisor "nofile", "integer", "65536", "65536", "open files the daemon asks for itself";
     Supervisor "shutdown_timeout", "duration", "90s", "\"90s\"", "longest orderly shutdown before the rest is killed";
     Supervisor "auto_apply", "boolean", "false", "true", "apply a changed file by itself, with roll-back";
+    Supervisor "history_keep", "duration", "30d", "\"30d\"", "age of incidents, requests and results of checks that are kept";
+    Supervisor "samples_keep", "duration", "24h", "\"24h\"", "age of measured numbers that are kept";
+    Supervisor "history_max_size", "size", "256MiB", "\"256MiB\"", "all of the history together; the oldest goes first, incidents last";
 
     Supervisor "default_checks", "boolean", "true", "false", "warn of little memory, of full disks of its own directories, and of programs that do not run";
     Supervisor "mode.enter", "duration", "10s", "\"10s\"", "so long must something be down until the host counts as degraded or in an emergency";

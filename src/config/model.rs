@@ -48,6 +48,28 @@ pub struct Supervisor {
     pub auto_apply: bool,
     /// The checks that nobody has written are there.
     pub default_checks: bool,
+    pub history: HistoryLimits,
+}
+
+/// How much of the history is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HistoryLimits {
+    /// Age of incidents, requests and results of checks.
+    pub keep: Duration,
+    /// Age of measured numbers.
+    pub samples_keep: Duration,
+    /// Bytes of all of it together.
+    pub max_size: u64,
+}
+
+impl Default for HistoryLimits {
+    fn default() -> Self {
+        Self {
+            keep: Duration::from_secs(30 * 86_400),
+            samples_keep: Duration::from_secs(86_400),
+            max_size: 256 << 20,
+        }
+    }
 }
 
 /// The daemon's own log.

@@ -8,7 +8,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::command::words;
 use super::identity::principals;
-use super::model::{Access, DaemonLog, LogFormat, Supervisor};
+use super::model::{Access, DaemonLog, HistoryLimits, LogFormat, Supervisor};
 use super::model_check::ModeRules;
 use super::paths::default_paths;
 use super::program::environment;
@@ -17,6 +17,8 @@ use super::tree::{Node, Table};
 
 /// Longest path of a Unix socket, in bytes.
 const MAX_SOCKET_PATH: usize = 107;
+/// Less than this would be removed before anybody reads it.
+const MIN_HISTORY_SIZE: u64 = 1 << 20;
 const DEFAULT_NOFILE: u64 = 65_536;
 const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(90);
 
@@ -67,6 +69,7 @@ pub(super) fn supervisor(cx: &Context<'_>, mut table: Table<'_>) -> (Supervisor,
         nofile: nofile.and_then(|n| u64::try_from(n).ok()).unwrap_or(DEFAULT_NOFILE),
         shutdown_timeout: timeout.unwrap_or(DEFAULT_SHUTDOWN_TIMEOUT),
         auto_apply: auto_apply.unwrap_or(false),
+        history: history(cx, &table),
         default_checks: default_checks.unwrap_or(true),
     };
     (supervisor, mode)
@@ -97,6 +100,23 @@ fn mode(cx: &Context<'_>, table: &Table<'_>) -> Mode {
     }
     let on_change = table.get(cx, "on_change").and_then(|node| words(cx, &node, None));
     Mode { rules, on_change }
+}
+
+fn history(cx: &Context<'_>, table: &Table<'_>) -> HistoryLimits {
+    let defaults = HistoryLimits::default();
+    let time = |key: &str| table.get(cx, key).and_then(|node| cx.some_duration(&node));
+    let size = table.get(cx, "history_max_size").and_then(|node| {
+        let size = cx.size(&node)?;
+        if size < MIN_HISTORY_SIZE {
+            return cx.bad(&node, "must be 1MiB or more");
+        }
+        Some(size)
+    });
+    HistoryLimits {
+        keep: time("history_keep").unwrap_or(defaults.keep),
+        samples_keep: time("samples_keep").unwrap_or(defaults.samples_keep),
+        max_size: size.unwrap_or(defaults.max_size),
+    }
 }
 
 /// Warns when a directory that the daemon makes and fills could not be made or filled now.

@@ -278,6 +278,7 @@ async fn serve(
         brain_pid: std::process::id(),
         keeper_pid: std::os::unix::process::parent_id(),
         logs: Arc::new(LogFiles { followers: brain.followers() }),
+        history: brain.history(),
         clock: || (clock::now(), clock::wall()),
         log_level: brain.log_level(),
         caps: Caps::default(),

@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc::unbounded_channel;
 use tracing::{info, warn};
@@ -46,6 +47,9 @@ use crate::os::peer::peer_credentials;
 use crate::os::spawn::Spawner;
 use crate::os::tree::Sweeper;
 use crate::store::sources::Active;
+
+/// How long the end waits for what is not yet written of the history.
+pub(super) const HISTORY_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a brain is given to begin with.
 pub(crate) struct Setup {
@@ -179,7 +183,8 @@ impl Brain {
         };
         let (ears, heard) = Ears::new();
         let (lookouts, seen) = Lookouts::new();
-        let (healing, remembered, reports) = Healing::open(&config, History::default(), &mut notes);
+        let (healing, remembered, reports) = Healing::open(&config, &mut notes);
+        let is_new = past.care.is_none();
         let care = past.care.take().or(remembered);
         for note in &notes {
             warn!("{note}");
@@ -188,6 +193,16 @@ impl Brain {
         let (watch, config_changes) = config_watch::start(&config);
         let (mut file_watcher, touched) = FileWatcher::new();
         file_watcher.arm(&config);
+        let state_dir = &config.supervisor.state_dir;
+        let (history, said) =
+            History::start(state_dir.join("mend.db"), config.supervisor.history, setup.cold)?;
+        let on_reload = {
+            let (history, on_reload) = (history.clone(), setup.on_reload);
+            Box::new(move |config: &Config| {
+                history.set_limits(config.supervisor.history);
+                on_reload(config);
+            })
+        };
         let mut engine = Engine {
             core: Supervisor::new(fastrand::u64(..)),
             config,
@@ -207,7 +222,7 @@ impl Brain {
             ending: super::shutdown::Ending::default(),
             shutdown_replies: Vec::new(),
             exit_when: setup.exit_when,
-            on_reload: setup.on_reload,
+            on_reload,
             log_level,
             systemd: systemd::Notifier::from_environment(),
             fdstore,
@@ -224,10 +239,11 @@ impl Brain {
             instance,
             file_watcher,
             file_changes: FileWatch::default(),
+            history,
         };
         let adopted = found.len();
         engine.take_over(found, past);
-        engine.begin_healing(care);
+        engine.begin_healing(care, is_new);
         engine.pins.keep_found(engine.runs.iter().map(|(run, hands)| (*run, hands)));
         if setup.cold {
             let runs = engine.runs.iter().map(|(run, hands)| (*run, hands));
@@ -246,6 +262,7 @@ impl Brain {
             heard,
             seen,
             reports,
+            said,
             door,
         };
         let brain = Self {
@@ -268,6 +285,10 @@ impl Brain {
 
     pub(crate) fn followers(&self) -> Arc<Followers> {
         self.engine.pump.followers()
+    }
+
+    pub(crate) fn history(&self) -> History {
+        self.engine.history.clone()
     }
 
     /// Returns a way to ask for the level of the daemon's own log.
@@ -340,6 +361,7 @@ impl Brain {
         engine.books.close(&processes);
         engine.pins.close();
         engine.pump.stop();
+        engine.history.close(HISTORY_PATIENCE);
         if let Some(cgroups) = &self.cgroups {
             cgroups.leave();
         }
@@ -366,6 +388,7 @@ impl Brain {
     /// Ends this brain; `door` is one that nobody needs any more.
     fn leave(self, door: Option<KeeperDoor>) {
         self.engine.pump.stop();
+        self.engine.history.settle(HISTORY_PATIENCE);
         if let Some(door) = door {
             door.close();
         }

@@ -16,6 +16,7 @@ use super::ears::{Ears, Heard};
 use super::fdstore::FdStore;
 use super::file_watch::{FileWatcher, Touched};
 use super::healing::{Healing, Report};
+use super::history::{History, Said};
 use super::keeper_link::{KeeperLink, KeeperSender};
 use super::launch::{Born, Job, Jobs, Launched};
 use super::lookouts::{Lookouts, Seen};
@@ -88,6 +89,7 @@ pub(super) struct Engine {
     pub(super) instance: String,
     pub(super) file_watcher: FileWatcher,
     pub(super) file_changes: FileWatch,
+    pub(super) history: History,
 }
 
 /// Where the engine's events come from.
@@ -104,6 +106,7 @@ pub(super) struct Sources {
     pub(super) heard: UnboundedReceiver<Heard>,
     pub(super) seen: UnboundedReceiver<Seen>,
     pub(super) reports: UnboundedReceiver<Report>,
+    pub(super) said: UnboundedReceiver<Said>,
     pub(super) door: Door,
 }
 
@@ -154,6 +157,7 @@ impl Engine {
                 Some(touched) = sources.touched.recv() => self.on_touched(touched),
                 Some(read) = sources.read.recv() => self.on_read(read),
                 Some(checked) = sources.checked.recv() => self.on_checked(checked),
+                Some(said) = sources.said.recv() => self.on_said(said),
                 // Behind everything that brings programs back to life.
                 () = std::future::ready(()), if self.healing.has_work() => self.heal(),
                 Some(request) = sources.door.requests.recv() => self.on_request(request),
@@ -415,8 +419,7 @@ impl Engine {
             ToBrain::Exited { run, status } => match self.runs.get_mut(&run) {
                 Some(hands) if hands.exit.is_none() => {
                     hands.exit = Some(status);
-                    let process = hands.process.clone();
-                    self.note_exit(&process, status);
+                    self.note_exit(run, status);
                     // What it said before its end came before its end.
                     self.hear(run);
                     self.tell(Event::Exited { run, exit: exit_of(status) });
@@ -438,12 +441,13 @@ impl Engine {
     }
 
     fn on_launched(&mut self, launched: Launched) {
-        let Launched { run, process, result } = launched;
+        let Launched { run, process, result, exec } = launched;
         match result {
             Ok(born) => self.on_born(run, process, born),
             Err(failure) => {
                 warn!(%process, %run, "{}", failure.message);
                 self.early_exits.remove(&run);
+                self.note_unborn(&process, exec);
                 self.tell(Event::SpawnFailed { run, failure });
             }
         }
@@ -500,7 +504,7 @@ impl Engine {
         let until = tokio::time::Instant::now() + LAUNCH_PATIENCE;
         loop {
             match tokio::time::timeout_at(until, launched.recv()).await {
-                Ok(Some(Launched { run, process, result: Ok(born) })) => {
+                Ok(Some(Launched { run, process, result: Ok(born), .. })) => {
                     self.take_born(run, process, born);
                 }
                 Ok(Some(Launched { result: Err(_), .. })) => {}

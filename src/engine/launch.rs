@@ -31,6 +31,7 @@ use super::keeper_link::KeeperSender;
 use crate::capture::Channel;
 use crate::config::{Program, Sink, Stdin};
 use crate::core::SpawnFailure;
+use crate::core::care::evidence::ExecFailure;
 use crate::keeper::wire::ToKeeper;
 use crate::name::{ProcessName, RunId};
 use crate::os::cgroup::Cgroups;
@@ -38,6 +39,7 @@ use crate::os::explain::{Stage, explain_exec};
 use crate::os::pidfd::PidFd;
 use crate::os::spawn::{Parent, Plan, SpawnError, Spawner};
 use crate::os::{limits, notify_socket, process};
+use crate::probe::evidence::exec_failure;
 use crate::store::runs::{RunFiles, RunHeader};
 
 /// Pipe size for root, who is exempt from the per-user limit; see pipe(7).
@@ -75,6 +77,20 @@ pub(super) struct Launched {
     pub(super) run: RunId,
     pub(super) process: ProcessName,
     pub(super) result: Result<Born, SpawnFailure>,
+    /// Why the program could not be executed, if that was it.
+    pub(super) exec: Option<ExecFailure>,
+}
+
+/// Why a run did not come to life.
+struct Unborn {
+    failure: SpawnFailure,
+    exec: Option<ExecFailure>,
+}
+
+impl From<SpawnFailure> for Unborn {
+    fn from(failure: SpawnFailure) -> Self {
+        Self { failure, exec: None }
+    }
 }
 
 /// A run that executes its program.
@@ -147,8 +163,11 @@ pub(super) fn start(
                     continue;
                 }
             };
-            let result = workshop.launch(&mut spawner, &job);
-            let launched = Launched { run: job.run, process: job.process, result };
+            let (result, exec) = match workshop.launch(&mut spawner, &job) {
+                Ok(born) => (Ok(born), None),
+                Err(Unborn { failure, exec }) => (Err(failure), exec),
+            };
+            let launched = Launched { run: job.run, process: job.process, result, exec };
             if done.send(launched).is_err() {
                 return;
             }
@@ -165,7 +184,7 @@ struct Output {
 }
 
 impl Workshop {
-    fn launch(&self, spawner: &mut Spawner, job: &Job) -> Result<Born, SpawnFailure> {
+    fn launch(&self, spawner: &mut Spawner, job: &Job) -> Result<Born, Unborn> {
         let result = self.try_launch(spawner, job);
         if result.is_err() {
             // The run never existed: nobody may find traces of it.
@@ -182,10 +201,11 @@ impl Workshop {
         result
     }
 
-    fn try_launch(&self, spawner: &mut Spawner, job: &Job) -> Result<Born, SpawnFailure> {
+    fn try_launch(&self, spawner: &mut Spawner, job: &Job) -> Result<Born, Unborn> {
         let spawn = &job.program.spawn;
         let mut environment = environment::build(job, &self.instance)?;
-        let path = environment::find_executable(&spawn.argv[0], &environment, spawn)?;
+        let path = environment::find_executable(&spawn.argv[0], &environment, spawn)
+            .map_err(|failure| not_found(failure, &spawn.argv[0], &environment))?;
         let mut warnings = remove_stale(&job.stale_files);
         if self.files.ensure().map_err(|e| failure("cannot make the run's directory", &e))? {
             warnings.push(
@@ -253,7 +273,10 @@ impl Workshop {
         };
         let spawned = spawner
             .spawn(&plan)
-            .map_err(|SpawnError { errno, stage }| explain_exec(errno, stage, &path, spawn))?;
+            .map_err(|SpawnError { errno, stage }| Unborn {
+                failure: explain_exec(errno, stage, &path, spawn),
+                exec: (stage == Stage::Exec).then(|| exec_failure(errno, &path)),
+            })?;
         for (stage, error) in &spawned.refused {
             warnings.push(refusal(*stage, error, spawn));
         }
@@ -353,6 +376,14 @@ fn hash_of(spawn: &crate::config::Spawn) -> u64 {
 
 pub(super) fn leaf_name(job: &Job) -> String {
     format!("{}.{}", job.process, job.run)
+}
+
+/// Says whether a command that cannot be found is there, and may only not be executed.
+fn not_found(failure: SpawnFailure, command: &str, environment: &Environment) -> Unborn {
+    let search = environment.path();
+    let is_there = search.split(':').any(|place| Path::new(place).join(command).exists());
+    let errno = if is_there { libc::EACCES } else { libc::ENOENT };
+    Unborn { failure, exec: Some(exec_failure(errno, Path::new(command))) }
 }
 
 /// Removes files and sockets that the run before has left; returns what could not be removed.

@@ -89,7 +89,7 @@ pub(crate) use brain::{Brain, Ended, Setup};
 pub(crate) use generations::{LastGood, last_good};
 pub use handle::*;
 pub use healing::{
-    CheckStatus, Checks, HealingRequest, ToldEntry, ToldIncident, Why, Whys, shown_target,
+    CheckStatus, Checks, HealingRequest, Why, Whys, shown_target,
 };
 pub(crate) use held::Held;
 pub(crate) use reload::descriptors_to_start;

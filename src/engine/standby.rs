@@ -36,6 +36,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::unbounded_channel;
 use tracing::{error, info, warn};
 
+use super::brain::HISTORY_PATIENCE;
 use super::core_loop::{Engine, Sources};
 use super::keeper_link::KeeperLink;
 use super::successor::{DoorOwner, Estate, KeeperDoor};
@@ -123,6 +124,8 @@ pub(super) async fn stand_by(
         }
     };
     std::mem::replace(&mut engine.pump, idle).stop();
+    // Of two brains one writes the history.
+    engine.history.settle(HISTORY_PATIENCE);
     let mut door = KeeperDoor::open(runtime_dir);
     if let Err(error) = lock.unlock() {
         // The new brain waits for a while and kills this one.

@@ -5,6 +5,7 @@ use tracing::{info, warn};
 
 use super::HappeningKind;
 use super::core_loop::Engine;
+use super::history::{Said, Word};
 use super::run::Mark;
 use crate::capture::Notice;
 
@@ -25,6 +26,20 @@ impl Engine {
             Notice::Recovered { process, message } => {
                 info!(%process, "{message}");
                 self.note_trouble(&format!("log {process}"), None);
+            }
+        }
+    }
+
+    pub(super) fn on_said(&mut self, said: Said) {
+        match said {
+            Said::Trouble(message) => self.note_trouble("history", message),
+            // Shown until the daemon is started again: something is gone, and stays gone.
+            Said::Word(Word::Warning(text)) => {
+                self.note_trouble(&format!("history {text}"), Some(text));
+            }
+            Said::Word(Word::Info(detail)) => {
+                info!("{detail}");
+                self.happened(HappeningKind::Daemon { what: "history".into(), detail });
             }
         }
     }

@@ -2,9 +2,11 @@
 
 mod daemon;
 mod logs;
+mod mount;
 mod setup;
 
 pub(crate) use daemon::{Daemon, find};
+pub(crate) use mount::Mount;
 pub(crate) use setup::Setup;
 
 use std::env;

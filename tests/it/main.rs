@@ -27,6 +27,7 @@ mod apply_crash;
 mod config_files;
 mod control;
 mod enable;
+mod history;
 mod layers;
 mod reload;
 mod watch;

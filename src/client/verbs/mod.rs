@@ -18,6 +18,10 @@ pub(super) mod apply;
 
 pub(super) mod history;
 
+pub(super) mod audit;
+
+pub(super) mod incidents;
+
 pub(super) mod signal;
 
 pub(super) mod logs;
@@ -70,6 +74,8 @@ pub(super) async fn run(context: &mut Context, verb: Verb) -> Result<Exit, Failu
         Verb::Reload(args) => reload::run(context, &args).await,
         Verb::Plan(args) => plan::run(context, &args).await,
         Verb::Apply(args) => apply::run(context, &args).await,
+        Verb::Audit(args) => audit::run(context, &args).await,
+        Verb::Incidents(args) => incidents::run(context, &args).await,
         Verb::Signal(args) => signal::run(context, &args).await,
         Verb::Logs(args) => logs::run(context, &args, false).await,
         Verb::Tail(args) => logs::run(context, &args, true).await,

@@ -17,7 +17,8 @@ impl Engine {
                 CareAction::PersistHost => self.remember_host(),
                 CareAction::Forget { target } => {
                     self.books.forget_care(&target);
-                    self.healing.failures.retain(|check, _| check.target != target);
+                    self.healing.clues.retain(|check, _| check.target != target);
+                    self.healing.pasts.retain(|check, _| check.target != target);
                     self.healing.ledger.touch(false);
                 }
                 other => rest.push(other),

@@ -7,17 +7,17 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::super::commands::Surroundings;
 use super::super::core_loop::Engine;
+use super::super::environment;
 use super::super::history::Record;
 use super::super::launch::Job;
-use super::passive::Question;
+use super::passive::Signs;
 use super::{Report, errands};
-use crate::config::{Look, Probe as Asked};
-use crate::core::care::evidence::ProbeFailure;
-use crate::core::care::gate::Pressure;
+use crate::config::{DeclaredCheck, Look, Password};
+use crate::core::care::evidence::{Certificate, ProbeFailure};
 use crate::core::care::{CareEvent, CheckId, Target, Verdict};
 use crate::name::RunId;
 use crate::os::{clock, pressure};
-use crate::probe;
+use crate::probe::{self, Asker, Past, ProcessSubject, Sample, Subject, Unit};
 
 /// One run of a check.
 #[derive(Debug)]
@@ -26,48 +26,62 @@ pub(super) struct Probe {
     _task: AbortOnDropHandle<()>,
 }
 
-/// What one run of a check found.
-#[derive(Debug, Clone, PartialEq)]
-pub(in crate::engine) struct Found {
-    pub(super) verdict: Verdict,
-    /// One line for people.
-    pub(super) sentence: String,
-    /// How it failed, as far as it is known in other words than the sentence.
-    pub(super) failure: Option<ProbeFailure>,
-    pub(super) took: Duration,
+/// What one run of a check found, with what the next one needs of it.
+#[derive(Debug)]
+pub(in crate::engine) struct Looked {
+    pub(super) check: CheckId,
+    ticket: u64,
+    report: probe::Report,
+    past: Past,
+    /// Read together with a timeout.
+    pressure: Option<crate::core::care::gate::Pressure>,
 }
 
-impl Found {
-    pub(super) fn unknown(sentence: impl Into<String>) -> Self {
-        let verdict = Verdict::Unknown;
-        Self { verdict, sentence: sentence.into(), failure: None, took: Duration::ZERO }
+/// What the last run of a check says to whoever looks for the cause.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Clues {
+    pub(super) failure: Option<ProbeFailure>,
+    pub(super) sample: Option<Sample>,
+    pub(super) certificate: Option<Certificate>,
+}
+
+impl Clues {
+    /// Returns how long there was no sign of life.
+    pub(super) fn silence(&self) -> Option<Duration> {
+        let sample = self.sample.filter(|sample| sample.unit == Unit::Seconds)?;
+        Duration::try_from_secs_f64(sample.value).ok()
     }
 }
 
 impl Engine {
     pub(super) fn run_check(&mut self, check: CheckId, ticket: u64) {
-        let reports = self.healing.reports.clone();
-        let report = move |check, found: Found| {
-            let is_late = found.verdict == Verdict::Timeout;
-            let pressure = is_late.then(|| pressure::gate().ok()).flatten();
-            // A loop that has ended needs no answer.
-            let _ = reports.send(Report::Looked { check, ticket, found, pressure });
-        };
         let declared = self.healing.look_of(&check).map(Arc::clone);
-        let surroundings = self.surroundings(&check.target, Vec::new());
-        let (Some(declared), Some(surroundings)) = (declared, surroundings) else {
-            return report(check, Found::unknown("it is not there any more"));
+        let asked = declared.and_then(|declared| {
+            let surroundings = self.surroundings_of_check(&check.target, &declared)?;
+            let subject = self.subject(&check.target)?;
+            Some((declared, surroundings, subject))
+        });
+        let reports = self.healing.reports.clone();
+        let Some((declared, surroundings, subject)) = asked else {
+            return self.healing.tell(CareEvent::Result {
+                check,
+                ticket,
+                verdict: Verdict::Unknown,
+                detail: "it does not run".to_owned(),
+                took: Duration::ZERO,
+                pressure: None,
+            });
         };
-        let question = self.question(&check, &declared.look);
-        let timeout = declared.check.timeout;
+        let signs = self.signs(&check, &declared.look);
+        let mut past = self.healing.pasts.remove(&check).unwrap_or_default();
         let of = check.clone();
         let task = tokio::spawn(async move {
-            let found = match question {
-                Question::Ask => ask(&declared.look, timeout, &surroundings).await,
-                Question::Answered(found) => found,
-                Question::Work(work) => work.run().await,
-            };
-            report(of, found);
+            let report = look(&declared, &surroundings, subject, signs, &mut past).await;
+            let is_late = report.verdict == Verdict::Timeout;
+            let pressure = is_late.then(|| pressure::gate().ok()).flatten();
+            let looked = Looked { check: of, ticket, report, past, pressure };
+            // A loop that has ended needs no answer.
+            let _ = reports.send(Report::Looked(Box::new(looked)));
         });
         self.healing.probes.insert(check, Probe { ticket, _task: AbortOnDropHandle::new(task) });
     }
@@ -78,30 +92,23 @@ impl Engine {
         }
     }
 
-    pub(super) fn on_looked(
-        &mut self,
-        check: CheckId,
-        ticket: u64,
-        found: Found,
-        pressure: Option<Pressure>,
-    ) {
+    pub(super) fn on_looked(&mut self, looked: Looked) {
+        let Looked { check, ticket, report, past, pressure } = looked;
         self.cancel_check(&check, ticket);
         if !self.healing.care.is_ticket(&check, ticket) {
             return;
         }
-        let Found { verdict, sentence: detail, failure, took } = found;
-        match failure {
-            Some(failure) => drop(self.healing.failures.insert(check.clone(), failure)),
-            None => drop(self.healing.failures.remove(&check)),
+        self.healing.pasts.insert(check.clone(), past);
+        let probe::Report { verdict, sentence: detail, failure, sample, certificate, took, .. } =
+            report;
+        let (at, of) = (clock::wall(), check.clone());
+        if let Some(sample) = sample {
+            let series = format!("{}/{}", super::shown_target(&check.target), check.check);
+            self.history.record(Record::Sampled { at, series, value: sample.value });
         }
-        let at = clock::wall();
-        self.healing.history.record(Record::Checked {
-            at,
-            check: check.clone(),
-            verdict,
-            detail: detail.clone(),
-            took,
-        });
+        self.healing.clues.insert(check.clone(), Clues { failure, sample, certificate });
+        let detail_kept = detail.clone();
+        self.history.record(Record::Checked { at, check: of, verdict, detail: detail_kept, took });
         self.healing.tell(CareEvent::Result { check, ticket, verdict, detail, took, pressure });
     }
 
@@ -122,31 +129,86 @@ impl Engine {
         };
         Some(Surroundings { of, door: self.jobs.door(), variables })
     }
-}
 
-/// Asks what a check asks, within its time.
-async fn ask(look: &Look, timeout: Duration, surroundings: &Surroundings) -> Found {
-    let Some(asked) = asked(look) else {
-        return Found::unknown("this kind of check cannot be run");
-    };
-    let report = probe::ask(&asked, timeout, surroundings).await;
-    let verdict = match report.verdict {
-        probe::Verdict::Pass => Verdict::Pass,
-        probe::Verdict::Fail => Verdict::Fail,
-        probe::Verdict::Timeout => Verdict::Timeout,
-        probe::Verdict::Unknown => Verdict::Unknown,
-    };
-    Found { verdict, sentence: report.sentence, failure: None, took: report.took }
-}
-
-fn asked(look: &Look) -> Option<Asked> {
-    match look {
-        Look::Exec(look) => Some(Asked::Exec(look.argv.clone())),
-        Look::Tcp(look) => match &look.endpoint {
-            crate::config::Endpoint::Tcp(address) => Some(Asked::Tcp(address.clone())),
-            crate::config::Endpoint::Unix(_) => None,
-        },
-        Look::Http(look) => Some(Asked::Http(look.target.clone())),
-        _ => None,
+    /// Does so for a check, which may name another user.
+    fn surroundings_of_check(
+        &self,
+        target: &Target,
+        declared: &DeclaredCheck,
+    ) -> Option<Surroundings> {
+        let mut surroundings = self.surroundings(target, Vec::new())?;
+        if let Look::Exec(look) = &declared.look
+            && let Some(user) = &look.user
+        {
+            let program = &mut surroundings.of.program;
+            Arc::make_mut(program).spawn.user = Some(user.clone());
+        }
+        Some(surroundings)
     }
+
+    /// Returns whom a check is about; `None` for a process that does not run.
+    fn subject(&self, target: &Target) -> Option<Subject> {
+        let Target::Process(process) = target else { return Some(Subject::Host) };
+        let status = self.core.status(process)?;
+        let hands = status.run.and_then(|run| self.runs.get(&run));
+        let mut subject = ProcessSubject::new(status.pid?);
+        subject.group = hands.and_then(|hands| hands.cgroup.clone());
+        subject.memory_limit = status.program.spawn.limits.memory_bytes;
+        Some(Subject::Process(subject))
+    }
+}
+
+/// Looks once, with the signs of life as they are now.
+async fn look(
+    declared: &DeclaredCheck,
+    surroundings: &Surroundings,
+    mut subject: Subject,
+    signs: Option<Signs>,
+    past: &mut Past,
+) -> probe::Report {
+    if let (Some(signs), Subject::Process(process)) = (signs, &mut subject)
+        && let Err(why) = signs.read_into(process).await
+    {
+        return unknown(why);
+    }
+    let needed = password_variable(&declared.look);
+    let value = match needed {
+        Some(name) => variable(surroundings.of.clone(), name.to_owned()).await,
+        None => None,
+    };
+    let value = |name: &str| value.clone().filter(|_| Some(name) == needed);
+    let asker = Asker { subject: &subject, commands: surroundings, variable: &value };
+    probe::look(declared, &asker, past).await
+}
+
+fn unknown(sentence: String) -> probe::Report {
+    probe::Report {
+        verdict: Verdict::Unknown,
+        sentence,
+        failure: None,
+        sample: None,
+        certificate: None,
+        output: Vec::new(),
+        took: Duration::ZERO,
+    }
+}
+
+fn password_variable(look: &Look) -> Option<&str> {
+    let password = match look {
+        Look::Redis(look) => look.password.as_ref(),
+        Look::Postgres(look) => look.password.as_ref(),
+        Look::Exec(_) | Look::Tcp(_) | Look::Http(_) | Look::Memory(_) | Look::Cpu(_) => None,
+        Look::Fds(_) | Look::Disk(_) | Look::Load(_) | Look::Pressure(_) | Look::Process => None,
+        Look::Log(_) | Look::Silence(_) | Look::Heartbeat(_) | Look::Certificate(_) => None,
+    };
+    match password? {
+        Password::Variable(name) => Some(name),
+        Password::Written(_) | Password::File(_) => None,
+    }
+}
+
+/// Looks a variable up in a target's environment, whose files may be on a slow disk.
+async fn variable(of: Job, name: String) -> Option<String> {
+    let lookup = move || environment::build(&of, "").ok()?.get(&name);
+    tokio::task::spawn_blocking(lookup).await.ok()?
 }

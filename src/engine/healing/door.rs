@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::recent::ToldIncident;
 use crate::config::DeclaredCheck;
-use crate::core::care::{Answer, CheckId, HealthState, Hold, Sample};
+use crate::core::care::{Answer, CheckId, HealthState, Hold, IncidentId, Sample};
 use crate::core::{Actor, ProcessStatus};
 use crate::engine::{Handle, Refusal, Request};
 use crate::time::{Instant, Wall};
@@ -111,8 +110,8 @@ pub struct Why {
     /// What it requires that is not well: name and state.
     pub waits_for: Vec<(String, String)>,
     pub checks: Vec<CheckStatus>,
-    /// The incident in progress, or the last one.
-    pub incident: Option<ToldIncident>,
+    /// The incident in progress.
+    pub incident: Option<IncidentId>,
 }
 
 impl Handle {

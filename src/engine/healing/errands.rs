@@ -16,7 +16,7 @@ use super::Report;
 use super::remedies::Hand;
 use crate::config::Probe;
 use crate::core::care::cause::Cause;
-use crate::core::care::{CareEvent, IncidentId, RemedyId, Target};
+use crate::core::care::{CareEvent, IncidentId, RemedyId, Target, Verdict};
 use crate::core::placeholder;
 use crate::name::{ProcessName, RunId};
 use crate::os::pidfd::PidFd;
@@ -78,10 +78,8 @@ impl Engine {
         let task = tokio::spawn(async move {
             let report = probe::ask(&Probe::Exec(argv), limit, &surroundings).await;
             let result = match report.verdict {
-                probe::Verdict::Pass => Ok(()),
-                probe::Verdict::Fail | probe::Verdict::Timeout | probe::Verdict::Unknown => {
-                    Err(report.sentence)
-                }
+                Verdict::Pass | Verdict::Warn => Ok(()),
+                Verdict::Fail | Verdict::Timeout | Verdict::Unknown => Err(report.sentence),
             };
             // A loop that has ended needs no answer.
             let _ = reports.send(Report::Errand { remedy, end: ErrandEnd { step, result } });
@@ -181,7 +179,7 @@ impl Engine {
         tokio::spawn(async move {
             let command = argv.join(" ");
             let report = probe::ask(&Probe::Exec(argv), HOOK_TIME, &surroundings).await;
-            if report.verdict != probe::Verdict::Pass {
+            if report.verdict != Verdict::Pass {
                 warn!("`on_mode_change` (`{command}`): {}", report.sentence);
             }
         });

@@ -1,37 +1,41 @@
 //! What is known at the moment of a failure, collected before anything is done about it.
 //!
-//! What the engine knows is taken at once; what has to be read is read away from the loop.
+//! What the engine knows is taken at once; what has to be looked for is looked for away from the
+//! loop, within the time that the healer waits for it.
 
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use super::super::How;
 use super::super::core_loop::Engine;
-use super::super::launch::Job;
-use super::super::{How, environment};
 use super::Report;
-use crate::config::CheckKind;
-use crate::core::care::evidence::{
-    CheckDetail, DependencyHealth, Evidence, ExecErrorKind, ExecFailure, ProcessState, Usage,
-};
+use crate::capture::{Channel, LogReader};
+use crate::config::{Address, CheckKind, Endpoint, Look, PostgresServer, Probe, Program, Ready};
+use crate::core::care::evidence::{CheckDetail, DependencyHealth, Evidence, ExecFailure};
 use crate::core::care::{CheckId, IncidentId, Life, Target};
 use crate::core::{Exit, ProcessStatus};
 use crate::keeper::wire::WaitStatus;
 use crate::name::{CheckName, ProcessName, RunId};
-use crate::os::{clock, explain, group_usage, pressure, proc};
+use crate::os::{clock, group_usage};
+use crate::probe::evidence::{Output, Scene, collect};
+use crate::time::{Instant, Wall};
 
-/// How much of the end of the output is looked at.
-const OUTPUT_BYTES: u64 = 4096;
+/// The healer waits a little longer.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// The kernel keeps so many bytes of a command's name.
+const COMM_BYTES: usize = 15;
 
-/// What has to be read.
-struct Reading {
-    evidence: Evidence,
-    logs: Vec<PathBuf>,
-    cgroup: Option<PathBuf>,
+/// What is remembered of a process's runs, for when one of them fails.
+#[derive(Debug, Clone, Default)]
+pub(super) struct RunPast {
+    /// The last run that lived, its pid and since when.
+    run: RunId,
     pid: Option<u32>,
-    /// The spawn failed: why may still be seen.
-    unborn: Option<(Job, String)>,
-    instance: String,
+    begun: Instant,
+    /// How often the kernel had killed in it for want of memory, at its end.
+    oom_kills: u64,
+    /// Why no program could be executed, the last time.
+    pub(super) exec: Option<ExecFailure>,
 }
 
 impl Engine {
@@ -42,24 +46,29 @@ impl Engine {
         check: Option<CheckName>,
     ) {
         let check = check.map(|check| CheckId { target: target.clone(), check });
-        let check = check.and_then(|check| self.check_detail(&check));
-        let is_about_the_run = check.as_ref().is_none_or(|it| it.kind == CheckKind::Process);
-        let evidence =
-            Evidence { check, configuration_age: self.configuration_age(), ..Evidence::default() };
-        let mut reading = Reading {
-            evidence,
-            logs: Vec::new(),
-            cgroup: None,
-            pid: None,
-            unborn: None,
-            instance: self.instance.clone(),
+        let clues = check.as_ref().and_then(|check| self.healing.clues.get(check));
+        let clues = clues.cloned().unwrap_or_default();
+        let detail = check.and_then(|check| self.check_detail(&check));
+        let kind = detail.as_ref().map(|detail| detail.kind);
+        let is_silence = matches!(kind, Some(CheckKind::Silence | CheckKind::Heartbeat));
+        let mut known = Evidence {
+            check: detail,
+            silent_for: clues.silence().filter(|_| is_silence),
+            certificate: clues.certificate,
+            configuration_age: self.configuration_age(),
+            ..Evidence::default()
         };
+        let mut scene = Scene { failed: clock::now(), ..Scene::default() };
+        let mut logs = Vec::new();
         if let Target::Process(process) = &target {
-            self.add_process(&mut reading, process, is_about_the_run);
+            let ended = kind.is_none_or(|kind| kind == CheckKind::Process);
+            (scene, known) = self.process_scene(process, ended, scene, known);
+            logs = self.logs_of(process);
         }
         let reports = self.healing.reports.clone();
-        tokio::task::spawn_blocking(move || {
-            let evidence = Box::new(reading.read());
+        tokio::spawn(async move {
+            scene.outputs = outputs(logs, scene.begun).await;
+            let evidence = Box::new(collect(scene, known, PATIENCE).await);
             // A loop that has ended needs no answer.
             let _ = reports.send(Report::Evidence { target, incident, evidence });
         });
@@ -68,39 +77,67 @@ impl Engine {
     fn check_detail(&self, check: &CheckId) -> Option<CheckDetail> {
         let kind = self.healing.look_of(check)?.check.kind;
         let verdict = self.healing.care.samples(check).last()?.verdict;
-        let failure = self.healing.failures.get(check).cloned();
+        let failure = self.healing.clues.get(check).and_then(|clues| clues.failure.clone());
         Some(CheckDetail { kind, verdict, failure })
     }
 
     /// Returns since when another configuration than the one of the daemon's start is in effect.
-    fn configuration_age(&self) -> Option<std::time::Duration> {
+    fn configuration_age(&self) -> Option<Duration> {
         let current = self.books.generations.current()?;
         (current.how != How::Start).then(|| clock::wall().since(current.at))
     }
 
-    /// `ended` says that it is the end of a run that has to be explained; the next one may live
-    /// already.
-    fn add_process(&self, reading: &mut Reading, process: &ProcessName, ended: bool) {
-        let Some(status) = self.core.status(process) else { return };
-        let evidence = &mut reading.evidence;
-        evidence.dependencies = self.dependencies(&status);
-        reading.logs = self.logs_of(process).into_iter().map(|(log, _)| log).collect();
-        if ended {
-            evidence.oom_kills = self.healing.oom_kills.get(process).copied().unwrap_or(0);
-            evidence.exit = match self.healing.lives.get(process) {
-                Some(Life::Failed { exit, .. }) => *exit,
-                Some(_) | None => status.last_exit.map(|(exit, _)| exit),
-            };
-            if let (None, Some(failure)) = (evidence.exit, &status.failure) {
-                let job = Job::new(RunId(0), process.clone(), status.program.clone());
-                reading.unborn = Some((job, failure.message.clone()));
-            }
-            return;
+    /// Says where to look for what happened to a process. `ended` says that it is the end of a run
+    /// that has to be explained; the next one may live already.
+    fn process_scene(
+        &self,
+        process: &ProcessName,
+        ended: bool,
+        scene: Scene,
+        known: Evidence,
+    ) -> (Scene, Evidence) {
+        let Some(status) = self.core.status(process) else { return (scene, known) };
+        let past = self.healing.run_pasts.get(process).cloned().unwrap_or_default();
+        let spawn = &status.program.spawn;
+        let command = spawn.argv.first().and_then(|word| Path::new(word).file_name());
+        let command = command.map(|name| name.to_string_lossy().chars().take(COMM_BYTES).collect());
+        let mut scene = Scene {
+            process: process.to_string(),
+            instance: self.instance.clone(),
+            pid: past.pid,
+            command,
+            memory_limit: spawn.limits.memory_bytes,
+            begun: past.begun,
+            ports: ports(&status.program),
+            disks: self.disks(&status.program),
+            ..scene
+        };
+        let mut known = Evidence { dependencies: self.dependencies(&status), ..known };
+        if !ended {
+            let hands = status.run.and_then(|run| self.runs.get(&run));
+            scene.group = hands.and_then(|hands| hands.cgroup.clone());
+            known.age = status.uptime(clock::now());
+            return (scene, known);
         }
-        evidence.age = status.uptime(clock::now());
-        let hands = status.run.and_then(|run| self.runs.get(&run));
-        reading.cgroup = hands.and_then(|hands| hands.cgroup.clone());
-        reading.pid = status.pid;
+        known.oom_kills = past.oom_kills;
+        known.exit = match self.healing.lives.get(process) {
+            Some(Life::Failed { exit, .. }) => *exit,
+            Some(_) | None => status.last_exit.map(|(exit, _)| exit),
+        };
+        if known.exit.is_none() {
+            (known.exec, scene.pid) = (past.exec, None);
+        }
+        (scene, known)
+    }
+
+    /// Returns paths of the file systems that a program writes to.
+    fn disks(&self, program: &Program) -> Vec<PathBuf> {
+        let declared = program.checks.iter().filter_map(|check| match &check.look {
+            Look::Disk(look) => Some(look.path.clone()),
+            _ => None,
+        });
+        let logs = self.config.supervisor.log_dir.clone();
+        program.spawn.directory.iter().cloned().chain([logs]).chain(declared).collect()
     }
 
     pub(super) fn dependencies(&self, status: &ProcessStatus) -> Vec<DependencyHealth> {
@@ -120,113 +157,109 @@ impl Engine {
         processes.filter_map(health).collect()
     }
 
+    /// Notes a run that lives, for when it fails.
+    pub(super) fn note_birth(&mut self, process: &ProcessName, run: RunId) {
+        let past = self.healing.run_pasts.entry(process.clone()).or_default();
+        if past.run != run {
+            let status = self.core.status(process);
+            let pid = status.as_ref().and_then(|status| status.pid);
+            let begun = status.and_then(|status| status.started).unwrap_or_else(clock::now);
+            *past = RunPast { run, pid, begun, oom_kills: 0, exec: None };
+        }
+    }
+
     /// Notes what can no longer be read once the run is forgotten.
-    pub(in crate::engine) fn note_exit(&mut self, process: &ProcessName, status: WaitStatus) {
+    pub(in crate::engine) fn note_exit(&mut self, run: RunId, status: WaitStatus) {
+        let Some(hands) = self.runs.get(&run) else { return };
         let killed = matches!(
             super::super::run::exit_of(status),
             Exit::Signal { signal: libc::SIGKILL, .. }
         );
-        let limited = self
-            .core
-            .program(process)
-            .is_some_and(|program| program.spawn.limits.memory_bytes.is_some());
-        let run = self.core.status(process).and_then(|status| status.run);
-        let cgroup = run.and_then(|run| self.runs.get(&run)).and_then(|it| it.cgroup.as_deref());
-        let kills = cgroup.filter(|_| killed || limited).and_then(group_usage::oom_kills);
-        self.healing.oom_kills.insert(process.clone(), kills.unwrap_or(0));
+        let program = self.core.program(&hands.process);
+        let limited = program.is_some_and(|it| it.spawn.limits.memory_bytes.is_some());
+        let group = hands.cgroup.as_deref().filter(|_| killed || limited);
+        let kills = group.and_then(group_usage::oom_kills).unwrap_or(0);
+        let process = hands.process.clone();
+        self.healing.run_pasts.entry(process).or_default().oom_kills = kills;
+    }
+
+    /// Notes why a program could not be executed.
+    pub(in crate::engine) fn note_unborn(
+        &mut self,
+        process: &ProcessName,
+        exec: Option<ExecFailure>,
+    ) {
+        self.healing.run_pasts.entry(process.clone()).or_default().exec = exec;
     }
 }
 
-impl Reading {
-    fn read(self) -> Evidence {
-        let mut evidence = self.evidence;
-        for log in &self.logs {
-            // A log that is not there says nothing.
-            evidence.output.extend(last_lines(log).unwrap_or_default());
-        }
-        evidence.pressure = pressure::gate().ok();
-        evidence.process = self.pid.and_then(proc::stat).map(|stat| state_of(stat.state));
-        if let Some(cgroup) = &self.cgroup {
-            evidence.oom_kills =
-                evidence.oom_kills.max(group_usage::oom_kills(cgroup).unwrap_or(0));
-            evidence.memory_bytes = group_usage::memory(cgroup)
-                .map(|it| Usage { used: it.used_bytes, limit: it.limit_bytes });
-            evidence.tasks =
-                group_usage::tasks(cgroup).map(|it| Usage { used: it.used, limit: it.limit });
-        }
-        if let Some((job, message)) = &self.unborn {
-            evidence.exec = exec_failure(job, message, &self.instance);
-        }
-        evidence
-    }
-}
-
-fn state_of(letter: char) -> ProcessState {
-    match letter {
-        'D' => ProcessState::Uninterruptible,
-        'T' => ProcessState::Stopped,
-        't' => ProcessState::Traced,
-        'Z' | 'X' => ProcessState::Zombie,
-        _ => ProcessState::Normal,
-    }
-}
-
-/// Looks for what keeps a command from being executed.
-fn exec_failure(job: &Job, message: &str, instance: &str) -> Option<ExecFailure> {
-    let spawn = &job.program.spawn;
-    let command = spawn.argv.first()?.clone();
-    let failure = |kind| Some(ExecFailure { kind, command: command.clone() });
-    if message.contains("No space left") || message.contains("quota") {
-        return failure(ExecErrorKind::DiskFull);
-    }
-    let environment = environment::build(job, instance).ok()?;
-    let Ok(path) = environment::find_executable(&command, &environment, spawn) else {
-        let search = environment.path();
-        let is_there = search.split(':').any(|place| Path::new(place).join(&command).exists());
-        let kind = if is_there { ExecErrorKind::NotAllowed } else { ExecErrorKind::Missing };
-        return failure(kind);
+/// Finds where the output of a run begins, away from the loop.
+async fn outputs(logs: Vec<(PathBuf, Channel)>, begun: Instant) -> Vec<Output> {
+    let age = i64::try_from(clock::now().since(begun).as_millis()).unwrap_or(i64::MAX);
+    let begun = Wall(clock::wall().0.saturating_sub(age));
+    let find = move || {
+        let output = |(file, channel): (PathBuf, Channel)| {
+            let from = LogReader::open(&file, channel).and_then(|mut reader| {
+                reader.since(begun)?;
+                Ok(reader.cursor().offset)
+            });
+            // In a segment that is closed by now it is somewhere else.
+            let length = std::fs::metadata(&file).map_or(0, |about| about.len());
+            let from = from.ok().filter(|from| *from <= length).unwrap_or(0);
+            Output { file, from }
+        };
+        logs.into_iter().map(output).collect()
     };
-    let about = match std::fs::metadata(&path) {
-        Ok(about) => about,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return failure(ExecErrorKind::Missing);
-        }
-        Err(_) => return failure(ExecErrorKind::NotAllowed),
+    tokio::task::spawn_blocking(find).await.unwrap_or_default()
+}
+
+/// Returns the ports of this machine that a program itself should listen on, as its checks say.
+fn ports(program: &Program) -> Vec<u16> {
+    let of_checks = program.checks.iter().filter_map(|check| match &check.look {
+        Look::Tcp(look) => own(&look.endpoint),
+        Look::Redis(look) => own(&look.endpoint),
+        Look::Http(look) if look.unix.is_none() => local(&look.target.address),
+        Look::Postgres(look) => match &look.server {
+            PostgresServer::Tcp(address) => local(address),
+            PostgresServer::Unix { .. } => None,
+        },
+        _ => None,
+    });
+    let of_start = match &program.lifecycle.ready {
+        Some(Ready::Probe(probing)) => match &probing.probe {
+            Probe::Tcp(address) => local(address),
+            Probe::Http(target) => local(&target.address),
+            Probe::Exec(_) => None,
+        },
+        Some(Ready::Notify | Ready::Descriptor(_) | Ready::After(_) | Ready::Log(_)) | None => None,
     };
-    if !about.is_file() || std::os::unix::fs::MetadataExt::mode(&about) & 0o111 == 0 {
-        return failure(ExecErrorKind::NotAllowed);
-    }
-    match explain::interpreter(&path) {
-        Ok(Some(interpreter)) if !interpreter.exists() => {
-            failure(ExecErrorKind::MissingInterpreter)
-        }
-        Ok(Some(_)) => None,
-        Ok(None) if has_no_header(&path) => failure(ExecErrorKind::NotExecutable),
-        Ok(None) | Err(_) => None,
+    let mut ports: Vec<u16> = of_checks.chain(of_start).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
+fn own(endpoint: &Endpoint) -> Option<u16> {
+    match endpoint {
+        Endpoint::Tcp(address) => local(address),
+        Endpoint::Unix(_) => None,
     }
 }
 
-/// Whether a file is neither a binary nor a script.
-fn has_no_header(path: &Path) -> bool {
-    let mut first = [0; 4];
-    match File::open(path).and_then(|mut file| file.read_exact(&mut first)) {
-        Ok(()) => first != *b"\x7fELF" && !first.starts_with(b"#!"),
-        Err(error) => error.kind() == io::ErrorKind::UnexpectedEof,
-    }
+fn local(address: &Address) -> Option<u16> {
+    let numeric = address.host.parse::<std::net::IpAddr>();
+    let is_local = numeric.map_or(address.host == "localhost", |ip| ip.is_loopback());
+    is_local.then_some(address.port)
 }
 
-/// Reads the last lines of a log.
-fn last_lines(path: &Path) -> io::Result<Vec<String>> {
-    let mut file = File::open(path)?;
-    let length = file.metadata()?.len();
-    let start = length.saturating_sub(OUTPUT_BYTES);
-    file.seek(SeekFrom::Start(start))?;
-    let mut bytes = Vec::new();
-    file.take(OUTPUT_BYTES).read_to_end(&mut bytes)?;
-    let text = String::from_utf8_lossy(&bytes);
-    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
-    if start > 0 && lines.len() > 1 {
-        lines.remove(0); // Most likely a part of a line.
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_ports_of_this_machine_are_the_programs_own() {
+        let port = |host: &str| local(&Address { host: host.into(), port: 80 });
+        assert_eq!(["127.0.0.1", "::1", "localhost"].map(port), [Some(80); 3]);
+        assert_eq!(["10.0.0.1", "db.example"].map(port), [None; 2]);
     }
-    Ok(lines)
 }

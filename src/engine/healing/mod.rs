@@ -26,8 +26,6 @@ mod evidence;
 
 mod tellings;
 
-mod recent;
-
 mod ledger;
 
 mod door;
@@ -37,26 +35,24 @@ mod requests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
 use self::charges::Declared;
-use self::checks::{Found, Probe};
+use self::checks::{Clues, Looked, Probe};
 pub use self::door::*;
 use self::errands::ErrandEnd;
+use self::evidence::RunPast;
 use self::ledger::Ledger;
 use self::passive::Passive;
-use self::recent::Recent;
-pub use self::recent::{ToldEntry, ToldIncident};
 use self::remedies::Remedies;
 pub use self::tellings::shown_target;
 use super::Refusal;
 use super::core_loop::Engine;
-use super::history::History;
 use crate::config::{Config, DeclaredCheck};
-use crate::core::care::evidence::{Evidence, ProbeFailure};
-use crate::core::care::gate::Pressure;
+use crate::core::care::evidence::Evidence;
 use crate::core::care::mode::Mode;
 use crate::core::care::{
     Answer, AskId, Care, CareEvent, CareRestore, CheckId, HostFacts, IncidentId, Life, RemedyId,
@@ -65,19 +61,18 @@ use crate::core::care::{
 use crate::core::{Event, ProcessStatus};
 use crate::name::ProcessName;
 use crate::os::clock;
+use crate::probe::Past;
 use crate::store::Note;
 use crate::time::Instant;
+
+/// How long a daemon that starts waits for the history.
+const NUMBERS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What tasks report to the loop.
 #[derive(Debug)]
 pub(super) enum Report {
     /// A check has run.
-    Looked {
-        check: CheckId,
-        ticket: u64,
-        found: Found,
-        pressure: Option<Pressure>,
-    },
+    Looked(Box<Looked>),
     /// A command of a remedy has ended.
     Errand {
         remedy: RemedyId,
@@ -110,16 +105,14 @@ pub(super) struct Healing {
     /// Processes that changed since the remedies in progress last looked.
     stirred: BTreeSet<ProcessName>,
     probes: BTreeMap<CheckId, Probe>,
-    /// How each check failed when it last did.
-    failures: BTreeMap<CheckId, ProbeFailure>,
-    /// How often the kernel had killed in the last run of each process for want of memory.
-    oom_kills: BTreeMap<ProcessName, u64>,
+    /// What the last run of each check says of the cause, and what it leaves to the next.
+    clues: BTreeMap<CheckId, Clues>,
+    pasts: BTreeMap<CheckId, Past>,
+    run_pasts: BTreeMap<ProcessName, RunPast>,
     passive: Passive,
     remedies: Remedies,
     asks: BTreeMap<AskId, oneshot::Sender<Result<Answer, Refusal>>>,
     next_ask: u64,
-    recent: Recent,
-    history: History,
     ledger: Ledger,
     reports: UnboundedSender<Report>,
     /// Nothing is looked at and nothing is healed any more: the daemon ends, or another brain
@@ -132,7 +125,6 @@ impl Healing {
     /// [`Engine::begin_healing`].
     pub(super) fn open(
         config: &Config,
-        history: History,
         notes: &mut Vec<Note>,
     ) -> (Self, ledger::Past, UnboundedReceiver<Report>) {
         let (reports, receiver) = unbounded_channel();
@@ -145,14 +137,13 @@ impl Healing {
             never_born: BTreeSet::new(),
             stirred: BTreeSet::new(),
             probes: BTreeMap::new(),
-            failures: BTreeMap::new(),
-            oom_kills: BTreeMap::new(),
+            clues: BTreeMap::new(),
+            pasts: BTreeMap::new(),
+            run_pasts: BTreeMap::new(),
             passive: Passive::default(),
             remedies: Remedies::default(),
             asks: BTreeMap::new(),
             next_ask: 1,
-            recent: Recent::default(),
-            history,
             ledger,
             reports,
             is_frozen: false,
@@ -204,8 +195,13 @@ impl Healing {
 }
 
 impl Engine {
-    /// Goes on where the last brain has died, or begins.
-    pub(super) fn begin_healing(&mut self, past: Option<(HostFacts, Vec<TargetFacts>)>) {
+    /// Goes on where the last brain has died, or begins: then numbers that were given before are
+    /// only in the history.
+    pub(super) fn begin_healing(
+        &mut self,
+        past: Option<(HostFacts, Vec<TargetFacts>)>,
+        is_new: bool,
+    ) {
         let names: Vec<ProcessName> = self.core.statuses().map(|it| it.process).collect();
         names.iter().for_each(|process| self.note_life(process));
         let lives = self.healing.lives.iter();
@@ -213,9 +209,11 @@ impl Engine {
         self.healing.events.clear();
         self.healing.declared = charges::declared(&self.config);
         let (mut host, targets) = past.unwrap_or_default();
-        // People count from one.
-        host.next_incident = host.next_incident.max(1);
-        host.next_remedy = host.next_remedy.max(1);
+        if is_new {
+            let last = self.history.last_numbers(NUMBERS_PATIENCE);
+            host.next_incident = host.next_incident.max(last.incident + 1);
+            host.next_remedy = host.next_remedy.max(last.remedy + 1);
+        }
         let restore = CareRestore {
             charges: charges::charges(&self.config),
             settings: charges::settings(&self.config),
@@ -252,8 +250,9 @@ impl Engine {
         let Some(program) = self.core.program(process) else { return };
         let never_born = self.healing.never_born.contains(process);
         let life = life::life_of(&facts, &program.lifecycle, never_born);
-        if life.run().is_some() {
+        if let Some(run) = life.run() {
             self.healing.never_born.remove(process);
+            self.note_birth(process, run);
         }
         if self.healing.remedies.concerns(process) {
             self.healing.stirred.insert(process.clone());
@@ -268,7 +267,7 @@ impl Engine {
     pub(super) fn forget_life(&mut self, process: &ProcessName) {
         self.healing.lives.remove(process);
         self.healing.never_born.remove(process);
-        self.healing.oom_kills.remove(process);
+        self.healing.run_pasts.remove(process);
         self.healing.passive.forget(process);
         self.healing.stirred.insert(process.clone());
     }
@@ -304,9 +303,7 @@ impl Engine {
     /// Takes in what a task reports.
     pub(super) fn on_report(&mut self, report: Report) {
         match report {
-            Report::Looked { check, ticket, found, pressure } => {
-                self.on_looked(check, ticket, found, pressure);
-            }
+            Report::Looked(looked) => self.on_looked(*looked),
             Report::Errand { remedy, end } => self.on_errand_ended(remedy, end),
             Report::Applying { remedy, begun } => self.on_rollback_begun(remedy, begun),
             Report::Evidence { target, incident, evidence } => {

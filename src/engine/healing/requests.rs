@@ -270,11 +270,7 @@ impl Engine {
         })
     }
 
-    fn whys(&mut self, targets: Vec<Target>) -> Whys {
-        if !self.healing.recent.is_whole {
-            let told = self.books.events_after(0);
-            self.healing.recent.recover(&told);
-        }
+    fn whys(&self, targets: Vec<Target>) -> Whys {
         let now = (clock::now(), clock::wall());
         let care = &self.healing.care;
         Whys {
@@ -295,13 +291,14 @@ impl Engine {
             Target::Host => None,
             Target::Process(process) => self.core.status(process).map(|it| self.with_health(it)),
         };
+        let facts = care.target_facts(&target);
         let standing = care.standing(&target).filter(|standing| **standing != Standing::Well);
         Why {
             health: care.health(&target),
             standing: standing.map(|standing| standing.sentence(clock::now())),
-            hold: care.target_facts(&target).and_then(|facts| facts.hold.clone()),
+            hold: facts.and_then(|facts| facts.hold.clone()),
             waits_for: process.as_ref().map(|it| self.unwell_of(it)).unwrap_or_default(),
-            incident: self.healing.recent.newest_of(&name).cloned(),
+            incident: facts.and_then(|facts| facts.incident.as_ref()).map(|it| it.id),
             name,
             process,
             checks,

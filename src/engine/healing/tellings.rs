@@ -26,15 +26,13 @@ impl Engine {
         info!(incident = incident.0, "{target} {sentence}");
         let at = clock::wall();
         let what = story.word().to_owned();
-        let is_over = matches!(story, Story::Closed(_));
-        self.healing.recent.note(incident, &shown_target(&target), at, &what, &sentence, is_over);
         self.happened(HappeningKind::Incident {
             incident: incident.0,
             target: shown_target(&target),
             what,
             sentence,
         });
-        self.healing.history.record(Record::Told { at, incident, target, story });
+        self.history.record(Record::Told { at, incident, target, story });
     }
 
     pub(super) fn note_remedy_over(
@@ -47,7 +45,7 @@ impl Engine {
     ) {
         self.healing.remedies.doing.remove(&remedy);
         let (at, what) = (clock::wall(), what.word().to_owned());
-        self.healing.history.record(Record::RemedyOver { at, remedy, target, what, result, took });
+        self.history.record(Record::RemedyOver { at, remedy, target, what, result, took });
     }
 
     pub(super) fn announce_health(&mut self, change: HealthChange) {

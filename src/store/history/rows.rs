@@ -13,6 +13,9 @@ pub enum Record {
     /// The story of an incident goes on: [`CareAction::Tell`](crate::core::care::CareAction::Tell)
     /// with its time. The first one opens the incident, [`Story::Closed`] ends it.
     Told { at: Wall, incident: IncidentId, target: Target, story: Story },
+    /// Which incidents the daemon knows to be in progress: after a start in which it forgot the
+    /// others, these end, nobody knows how.
+    InProgress { at: Wall, incidents: Vec<IncidentId> },
     /// A check has run.
     Checked { at: Wall, check: CheckId, verdict: Verdict, detail: String, took: Duration },
     /// A number was measured.
@@ -89,7 +92,7 @@ pub struct Incident {
     /// When it was well again; an incident is over only when that has lasted.
     pub recovered: Option<Wall>,
     pub closed: Option<Wall>,
-    /// `healed`, `by-itself`, `stopped`, `removed` or `panic-over`.
+    /// `healed`, `by-itself`, `stopped`, `removed`, `panic-over` or `unknown`.
     pub closing: Option<String>,
 }
 
@@ -154,6 +157,15 @@ pub struct Sample {
     pub value: f64,
 }
 
+/// Which time, and whose incidents, statistics are wanted of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StatisticsQuery {
+    /// Incidents that began, and remedies that ended, since then.
+    pub since: Option<Wall>,
+    /// A program, or one of its processes.
+    pub program: Option<String>,
+}
+
 /// What one remedy has achieved.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RemedyStatistics {
@@ -164,21 +176,40 @@ pub struct RemedyStatistics {
     pub not_verified: u64,
     pub not_done: u64,
     pub abandoned: u64,
-    /// Mean time of the verified ones, from their beginning to the proof.
-    pub took_mean: Option<Duration>,
+    /// Of the verified ones, from their beginning to the proof.
+    pub took_total: Duration,
 }
 
 /// What healing has achieved.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Statistics {
-    /// Incidents that began in the time asked for.
     pub incidents: u64,
     pub open: u64,
     pub healed: u64,
     pub by_itself: u64,
-    /// Mean time from the beginning of an incident until its target was well again.
-    pub mean_recovery: Option<Duration>,
+    /// Those whose target is well again.
+    pub recovered: u64,
+    /// From the beginning of each until its target was well again.
+    pub recovery_total: Duration,
     pub remedies: Vec<RemedyStatistics>,
+}
+
+impl RemedyStatistics {
+    /// Returns the mean time from the beginning of the remedy to the proof that it helped.
+    pub fn took_mean(&self) -> Option<Duration> {
+        mean(self.took_total, self.verified)
+    }
+}
+
+impl Statistics {
+    /// Returns the mean time to recovery.
+    pub fn mean_recovery(&self) -> Option<Duration> {
+        mean(self.recovery_total, self.recovered)
+    }
+}
+
+fn mean(total: Duration, count: u64) -> Option<Duration> {
+    total.checked_div(u32::try_from(count).ok()?)
 }
 
 /// The highest numbers that were ever given, so that none is given twice.

@@ -1,0 +1,285 @@
+//! The questions, as statements. Every list begins with the newest.
+
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
+
+use super::rows::*;
+use super::write::{SLICE, number};
+use crate::core::care::IncidentId;
+use crate::time::Wall;
+
+pub(super) fn asked(connection: &Connection, query: &AskedQuery) -> rusqlite::Result<Vec<Asked>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT at, uid, user, pid, executable, request, reason, outcome FROM asked
+         WHERE (:since IS NULL OR at >= :since) AND (:until IS NULL OR at <= :until)
+         AND (:user IS NULL OR user = :user OR uid = :uid)
+         ORDER BY row DESC LIMIT :limit",
+    )?;
+    let uid = query.user.as_ref().and_then(|user| user.parse::<u32>().ok());
+    let rows = statement.query_map(
+        named_params! {
+            ":since": query.since.map(|at| at.0),
+            ":until": query.until.map(|at| at.0),
+            ":user": query.user,
+            ":uid": uid,
+            ":limit": limit(query.limit),
+        },
+        |row| {
+            Ok(Asked {
+                at: Wall(row.get(0)?),
+                uid: row.get(1)?,
+                user: row.get(2)?,
+                pid: row.get(3)?,
+                executable: row.get(4)?,
+                request: row.get(5)?,
+                reason: row.get(6)?,
+                outcome: row.get(7)?,
+            })
+        },
+    )?;
+    rows.collect()
+}
+
+const INCIDENT: &str = "SELECT number, target, program, opened, opening, opened_by, cause,
+    confidence, because, facts, remedies, healed_by, recovered, closed, closing, row
+    FROM incidents";
+
+pub(super) fn incidents(
+    connection: &Connection,
+    query: &IncidentQuery,
+) -> rusqlite::Result<Vec<Incident>> {
+    let mut statement = connection.prepare_cached(&format!(
+        "{INCIDENT} WHERE (:since IS NULL OR closed IS NULL OR closed >= :since)
+         AND (:until IS NULL OR opened <= :until)
+         AND (:program IS NULL OR program = :program OR target = :program)
+         AND (NOT :open OR closed IS NULL)
+         ORDER BY row DESC LIMIT :limit"
+    ))?;
+    let rows = statement.query_map(
+        named_params! {
+            ":since": query.since.map(|at| at.0),
+            ":until": query.until.map(|at| at.0),
+            ":program": query.program,
+            ":open": query.open,
+            ":limit": limit(query.limit),
+        },
+        |row| Ok(incident_of(row)?.1),
+    )?;
+    rows.collect()
+}
+
+/// Finds an incident with its story; of two with one number the newer one.
+pub(super) fn story(
+    connection: &Connection,
+    id: IncidentId,
+) -> rusqlite::Result<Option<(Incident, Vec<Step>)>> {
+    let found = connection
+        .prepare_cached(&format!("{INCIDENT} WHERE number = ?1 ORDER BY row DESC LIMIT 1"))?
+        .query_row([number(id.0)], incident_of)
+        .optional()?;
+    let Some((row, incident)) = found else { return Ok(None) };
+    let mut statement = connection
+        .prepare_cached("SELECT at, kind, sentence FROM steps WHERE incident = ?1 ORDER BY row")?;
+    let steps = statement.query_map([row], |row| {
+        Ok(Step { at: Wall(row.get(0)?), kind: row.get(1)?, sentence: row.get(2)? })
+    })?;
+    Ok(Some((incident, steps.collect::<rusqlite::Result<_>>()?)))
+}
+
+fn incident_of(row: &Row<'_>) -> rusqlite::Result<(i64, Incident)> {
+    let word: Option<String> = row.get(6)?;
+    let cause = match word {
+        None => None,
+        Some(word) => {
+            let facts: String = row.get(9)?;
+            Some(FoundCause {
+                word,
+                confidence: row.get(7)?,
+                sentence: row.get(8)?,
+                facts: serde_json::from_str(&facts).unwrap_or_default(),
+            })
+        }
+    };
+    let time = |column| row.get::<_, Option<i64>>(column).map(|at| at.map(Wall));
+    let incident = Incident {
+        id: IncidentId(count(row.get(0)?)),
+        target: row.get(1)?,
+        program: row.get(2)?,
+        opened: Wall(row.get(3)?),
+        opening: row.get(4)?,
+        check: row.get(5)?,
+        cause,
+        remedies: row.get(10)?,
+        healed_by: row.get(11)?,
+        recovered: time(12)?,
+        closed: time(13)?,
+        closing: row.get(14)?,
+    };
+    Ok((row.get(15)?, incident))
+}
+
+pub(super) fn checked(
+    connection: &Connection,
+    query: &CheckedQuery,
+) -> rusqlite::Result<Vec<Checked>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT target, name, verdict, detail, first, last, runs, took_least, took_most,
+         took_total FROM results JOIN checks ON checks.id = check_id
+         WHERE (:program IS NULL OR program = :program OR target = :program)
+         AND (:check IS NULL OR name = :check)
+         AND (:since IS NULL OR last >= :since) AND (:until IS NULL OR first <= :until)
+         ORDER BY row DESC LIMIT :limit",
+    )?;
+    let rows = statement.query_map(
+        named_params! {
+            ":program": query.program,
+            ":check": query.check,
+            ":since": query.since.map(|at| at.0),
+            ":until": query.until.map(|at| at.0),
+            ":limit": limit(query.limit),
+        },
+        |row| {
+            let runs = count(row.get(6)?);
+            let total = micros(row.get(9)?);
+            Ok(Checked {
+                target: row.get(0)?,
+                check: row.get(1)?,
+                verdict: row.get(2)?,
+                detail: row.get(3)?,
+                first: Wall(row.get(4)?),
+                last: Wall(row.get(5)?),
+                runs,
+                took_least: micros(row.get(7)?),
+                took_most: micros(row.get(8)?),
+                took_mean: total / u32::try_from(runs).unwrap_or(u32::MAX).max(1),
+            })
+        },
+    )?;
+    rows.collect()
+}
+
+/// Returns the samples of a series, oldest first.
+pub(super) fn samples(
+    connection: &Connection,
+    series: &str,
+    since: Wall,
+    until: Wall,
+) -> rusqlite::Result<Vec<Sample>> {
+    let id: Option<i64> = connection
+        .prepare_cached("SELECT id FROM series WHERE name = ?1")?
+        .query_row([series], |row| row.get(0))
+        .optional()?;
+    let Some(id) = id else { return Ok(Vec::new()) };
+    let mut statement = connection.prepare_cached(
+        "SELECT at, value FROM samples WHERE slice = ?1 AND series = ?2
+         AND at BETWEEN ?3 AND ?4 ORDER BY at",
+    )?;
+    // Within what there is: nobody is asked for slices of a thousand years.
+    let (first, last): (Option<i64>, Option<i64>) = connection
+        .prepare_cached(
+            "SELECT (SELECT min(slice) FROM samples), (SELECT max(slice) FROM samples)",
+        )?
+        .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let (Some(first), Some(last)) = (first, last) else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
+    for slice in first.max(since.0.div_euclid(SLICE))..=last.min(until.0.div_euclid(SLICE)) {
+        let rows = statement.query_map(params![slice, id, since.0, until.0], |row| {
+            Ok(Sample { at: Wall(row.get(0)?), value: row.get(1)? })
+        })?;
+        for row in rows {
+            found.push(row?);
+        }
+    }
+    Ok(found)
+}
+
+/// Returns the names of all series.
+pub(super) fn series(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut statement = connection.prepare_cached("SELECT name FROM series ORDER BY name")?;
+    let names = statement.query_map([], |row| row.get(0))?;
+    names.collect()
+}
+
+/// `after` leaves out incidents up to this number.
+pub(super) fn statistics(
+    connection: &Connection,
+    query: &StatisticsQuery,
+    after: u64,
+) -> rusqlite::Result<Statistics> {
+    let filter = named_params! {
+        ":since": query.since.map(|at| at.0),
+        ":program": query.program,
+        ":after": number(after),
+    };
+    let mut found = connection
+        .prepare_cached(
+            "SELECT count(*), total(closed IS NULL), total(closing IS 'healed'),
+             total(closing IS 'by-itself'), count(recovered), total(recovered - opened)
+             FROM incidents WHERE (:since IS NULL OR opened >= :since)
+             AND (:program IS NULL OR program = :program OR target = :program)
+             AND number > :after",
+        )?
+        .query_row(filter, |row| {
+            Ok(Statistics {
+                incidents: count(row.get(0)?),
+                open: whole(row.get(1)?),
+                healed: whole(row.get(2)?),
+                by_itself: whole(row.get(3)?),
+                recovered: count(row.get(4)?),
+                recovery_total: Duration::from_millis(whole(row.get(5)?)),
+                remedies: Vec::new(),
+            })
+        })?;
+    let mut statement = connection.prepare_cached(
+        "SELECT what, total(result = 'verified'), total(result = 'not-verified'),
+         total(result = 'not-done'), total(result = 'abandoned'),
+         total(CASE WHEN result = 'verified' THEN took END)
+         FROM remedies WHERE (:since IS NULL OR at >= :since)
+         AND (:program IS NULL OR program = :program OR target = :program)
+         GROUP BY what ORDER BY count(*) DESC, what",
+    )?;
+    let rows = statement.query_map(
+        named_params! { ":since": query.since.map(|at| at.0), ":program": query.program },
+        |row| {
+            Ok(RemedyStatistics {
+                what: row.get(0)?,
+                verified: whole(row.get(1)?),
+                not_verified: whole(row.get(2)?),
+                not_done: whole(row.get(3)?),
+                abandoned: whole(row.get(4)?),
+                took_total: Duration::from_micros(whole(row.get(5)?)),
+            })
+        },
+    )?;
+    found.remedies = rows.collect::<rusqlite::Result<_>>()?;
+    Ok(found)
+}
+
+pub(super) fn last_numbers(connection: &Connection) -> rusqlite::Result<LastNumbers> {
+    let of = |what: &str| {
+        connection
+            .prepare_cached("SELECT number FROM last_numbers WHERE what = ?1")?
+            .query_row([what], |row| row.get(0))
+            .optional()
+            .map(|found| found.map_or(0, count))
+    };
+    Ok(LastNumbers { incident: of("incident")?, remedy: of("remedy")? })
+}
+
+fn limit(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+fn count(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+/// `total()` answers with a float, which is exact up to 2^53.
+fn whole(number: f64) -> u64 {
+    number as u64
+}
+
+fn micros(number: i64) -> Duration {
+    Duration::from_micros(count(number))
+}
