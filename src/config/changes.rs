@@ -438,9 +438,9 @@ fn compare_supervisor(list: &mut List, old: &Supervisor, new: &Supervisor) {
         // Part of the environment of each program, where it is compared.
         environment: _,
         nofile,
+        default_checks,
         shutdown_timeout,
         auto_apply,
-        default_checks,
         history: HistoryLimits { keep, samples_keep, max_size },
     } = old;
     list.effect = Effect::DaemonRestart;
@@ -456,6 +456,7 @@ fn compare_supervisor(list: &mut List, old: &Supervisor, new: &Supervisor) {
     list.path("supervisor.log.file", log.file.as_deref(), new.log.file.as_deref());
     list.value("supervisor.nofile", nofile, &new.nofile);
     list.effect = Effect::InPlace;
+    list.value("supervisor.default_checks", default_checks, &new.default_checks);
     for (role, old, new) in [
         ("observe", &access.observe, &new.access.observe),
         ("operate", &access.operate, &new.access.operate),
@@ -471,7 +472,6 @@ fn compare_supervisor(list: &mut List, old: &Supervisor, new: &Supervisor) {
     list.time("supervisor.history_keep", *keep, new.history.keep);
     list.time("supervisor.samples_keep", *samples_keep, new.history.samples_keep);
     list.value("supervisor.history_max_size", max_size, &new.history.max_size);
-    list.value("supervisor.default_checks", default_checks, &new.default_checks);
 }
 
 fn compare_mode(list: &mut List, old: &ModeRules, new: &ModeRules) {

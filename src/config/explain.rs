@@ -74,7 +74,7 @@ pub const EXPLANATIONS: &[Explanation] = explanations! {
         "[program.web]\nnice = 5";
     "missing-command-file": "What `command` names is not there, or not executable, now. It may be by the time of the start, so this is a warning. PATH is that of the program: its `environment`, else the daemon's.",
         "[program.web]\ncommand = \"/nowhere/server --port 80\"";
-    "missing-directory": "The working directory does not exist now. A start would fail until it does; this is a warning.",
+    "missing-directory": "A directory does not exist now: the working directory of a program, without which a start fails, or what a check of a disk looks at. This is a warning.",
         "[program.web]\ncommand = [\"sleep\", \"60\"]\ndirectory = \"/nowhere\"";
     "missing-environment-file": "An environment file does not exist now. A start would fail until it does; write a `-` before the path when it may be missing. This is a warning.",
         "[program.web]\ncommand = [\"sleep\", \"60\"]\nenvironment_file = [\"/nowhere/web.env\"]";

@@ -213,8 +213,9 @@ fn follows_from_syntax(
 fn build(cx: &Context<'_>, documents: &[Spanned<DeTable<'_>>]) -> Config {
     let found = Sections::collect(cx, documents);
     let none = || Table::new(Section::Supervisor, Vec::new());
-    let (supervisor, mode) =
-        supervisor::supervisor(cx, found.supervisor.map_or_else(none, |(_, table)| table));
+    let table = found.supervisor.map_or_else(none, |(_, table)| table);
+    let mode = supervisor::mode(cx, table.clone());
+    let supervisor = supervisor::supervisor(cx, table);
     let of_checks = found.check_defaults.map(|(_, table)| table);
     if let Some(table) = &of_checks {
         checks::check_defaults(cx, table);

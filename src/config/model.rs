@@ -42,12 +42,12 @@ pub struct Supervisor {
     pub environment: BTreeMap<String, String>,
     /// Soft `RLIMIT_NOFILE` that the daemon asks for itself (never handed to programs).
     pub nofile: u64,
+    /// The checks that nobody has written are there.
+    pub default_checks: bool,
     /// Longest time that `shutdown` may take before what is left is killed.
     pub shutdown_timeout: Duration,
     /// A changed file that is good is applied by itself, with roll-back.
     pub auto_apply: bool,
-    /// The checks that nobody has written are there.
-    pub default_checks: bool,
     pub history: HistoryLimits,
 }
 

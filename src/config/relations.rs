@@ -96,12 +96,11 @@ pub(super) fn check_shutdown(cx: &Context<'_>, supervisor: &Supervisor, drafts: 
     }
 }
 
+/// Returns where the edge of this number leads, and where it is written.
+type Edges<'e> = dyn Fn(&Draft, usize) -> Option<(ProgramName, Place)> + 'e;
+
 /// Walks the edges depth first, without recursion; an edge back into the walk is a cycle.
-fn check_cycles(
-    drafts: &Drafts,
-    edge: &dyn Fn(&Draft, usize) -> Option<(ProgramName, Place)>,
-    note: &dyn Fn(&Place, &str),
-) {
+fn check_cycles(drafts: &Drafts, edge: &Edges<'_>, note: &dyn Fn(&Place, &str)) {
     let mut done: BTreeMap<ProgramName, bool> = BTreeMap::new();
     for root in drafts.keys() {
         if done.contains_key(root) {

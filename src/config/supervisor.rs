@@ -9,7 +9,6 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use super::command::words;
 use super::identity::principals;
 use super::model::{Access, DaemonLog, HistoryLimits, LogFormat, Supervisor};
-use super::model_check::ModeRules;
 use super::paths::default_paths;
 use super::program::environment;
 use super::read::{Context, Place};
@@ -21,17 +20,13 @@ const MAX_SOCKET_PATH: usize = 107;
 const MIN_HISTORY_SIZE: u64 = 1 << 20;
 const DEFAULT_NOFILE: u64 = 65_536;
 const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(90);
-
-/// What follows from the mode of the whole host, `[supervisor.mode]`.
-pub(super) struct Mode {
-    pub(super) rules: ModeRules,
-    pub(super) on_change: Option<Vec<String>>,
-}
+/// What the variables that override a key begin with.
+const VARIABLES: &str = "MEND_SUPERVISOR";
 
 /// Reads `[supervisor]`; what is missing or wrong gets its default.
-pub(super) fn supervisor(cx: &Context<'_>, mut table: Table<'_>) -> (Supervisor, Mode) {
+pub(super) fn supervisor(cx: &Context<'_>, mut table: Table<'_>) -> Supervisor {
     table.check_keys(cx);
-    table.variables = Some("MEND_SUPERVISOR".to_owned());
+    table.variables = Some(VARIABLES.to_owned());
     let home = (cx.env)("HOME").map(PathBuf::from);
     let path = |key: &str| {
         let node = table.get(cx, key)?;
@@ -52,9 +47,8 @@ pub(super) fn supervisor(cx: &Context<'_>, mut table: Table<'_>) -> (Supervisor,
     let auto_apply = table.get(cx, "auto_apply").and_then(|node| cx.boolean(&node));
     let log = table.sub(cx, "log");
     let access = table.sub(cx, "access");
-    let mode = mode(cx, &table.sub(cx, "mode"));
     let default_checks = table.get(cx, "default_checks").and_then(|node| cx.boolean(&node));
-    let supervisor = Supervisor {
+    Supervisor {
         runtime_dir: socket.parent().map_or_else(|| "/".into(), Path::to_path_buf),
         socket,
         state_dir: path("state_dir").unwrap_or(defaults.state_dir),
@@ -67,39 +61,11 @@ pub(super) fn supervisor(cx: &Context<'_>, mut table: Table<'_>) -> (Supervisor,
         },
         environment: environment(cx, &table),
         nofile: nofile.and_then(|n| u64::try_from(n).ok()).unwrap_or(DEFAULT_NOFILE),
+        default_checks: default_checks.unwrap_or(true),
         shutdown_timeout: timeout.unwrap_or(DEFAULT_SHUTDOWN_TIMEOUT),
         auto_apply: auto_apply.unwrap_or(false),
         history: history(cx, &table),
-        default_checks: default_checks.unwrap_or(true),
-    };
-    (supervisor, mode)
-}
-
-fn mode(cx: &Context<'_>, table: &Table<'_>) -> Mode {
-    let usual = ModeRules::default();
-    let time = |key: &str| table.get(cx, key).and_then(|node| cx.some_duration(&node));
-    let range = i64::from(i32::MIN)..=i64::from(i32::MAX);
-    let priority = |key: &str| {
-        let number = table.get(cx, key).and_then(|node| cx.integer(&node, range.clone()));
-        number.and_then(|number| i32::try_from(number).ok())
-    };
-    let rules = ModeRules {
-        enter: time("enter").unwrap_or(usual.enter),
-        leave: time("leave").unwrap_or(usual.leave),
-        shed_degraded: priority("shed_degraded"),
-        shed_emergency: priority("shed_emergency"),
-    };
-    if let (Some(degraded), Some(emergency)) = (rules.shed_degraded, rules.shed_emergency)
-        && emergency > degraded
-        && let Some(node) = table.get(cx, "shed_emergency")
-    {
-        let message =
-            format!("an emergency would stop programs from {emergency} on, less than {degraded}");
-        let help = "give it a number that is not higher than that of `shed_degraded`";
-        cx.error(&node.place(), "bad-value", message, help);
     }
-    let on_change = table.get(cx, "on_change").and_then(|node| words(cx, &node, None));
-    Mode { rules, on_change }
 }
 
 fn history(cx: &Context<'_>, table: &Table<'_>) -> HistoryLimits {
@@ -149,6 +115,42 @@ fn checked_socket(cx: &Context<'_>, path: PathBuf, place: &Place) -> Option<Path
         return None;
     }
     Some(path)
+}
+
+/// What follows from the mode of the whole host, `[supervisor.mode]`.
+pub(super) struct Mode {
+    pub(super) rules: super::ModeRules,
+    pub(super) on_change: Option<Vec<String>>,
+}
+
+/// Reads `[supervisor.mode]`; `table` is that of `[supervisor]`.
+pub(super) fn mode(cx: &Context<'_>, mut table: Table<'_>) -> Mode {
+    table.variables = Some(VARIABLES.to_owned());
+    let table = table.sub(cx, "mode");
+    let usual = super::ModeRules::default();
+    let time = |key: &str| table.get(cx, key).and_then(|node| cx.some_duration(&node));
+    let range = i64::from(i32::MIN)..=i64::from(i32::MAX);
+    let priority = |key: &str| {
+        let number = table.get(cx, key).and_then(|node| cx.integer(&node, range.clone()));
+        number.and_then(|number| i32::try_from(number).ok())
+    };
+    let rules = super::ModeRules {
+        enter: time("enter").unwrap_or(usual.enter),
+        leave: time("leave").unwrap_or(usual.leave),
+        shed_degraded: priority("shed_degraded"),
+        shed_emergency: priority("shed_emergency"),
+    };
+    if let (Some(degraded), Some(emergency)) = (rules.shed_degraded, rules.shed_emergency)
+        && emergency > degraded
+        && let Some(node) = table.get(cx, "shed_emergency")
+    {
+        let message =
+            format!("an emergency would stop programs from {emergency} on, less than {degraded}");
+        let help = "give it a number that is not higher than that of `shed_degraded`";
+        cx.error(&node.place(), "bad-value", message, help);
+    }
+    let on_change = table.get(cx, "on_change").and_then(|node| words(cx, &node, None));
+    Mode { rules, on_change }
 }
 
 fn daemon_log(cx: &Context<'_>, table: &Table<'_>, home: Option<&Path>) -> DaemonLog {

@@ -1,18 +1,22 @@
 //! The checks that are there without being written: they warn, and heal nothing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::super::look::{Amount, Bounds, DeclaredCheck, DiskLook, Look, MemoryLook};
 use super::super::model::{Program, Supervisor};
 use super::super::model_check::Check;
 use super::values::DISK_WARN;
 
+/// What nobody has asked for costs next to nothing.
+const INTERVAL: Duration = Duration::from_secs(60);
 /// Memory in use of the host, in percent.
 const MEMORY_WARN: f64 = 90.0;
 
 fn builtin(name: &str, look: Look) -> DeclaredCheck {
     let name = name.parse().expect("a constant name");
-    let check = Check::new(name, look.kind());
+    let mut check = Check::new(name, look.kind());
+    check.interval = INTERVAL;
     DeclaredCheck { check, look, is_builtin: true }
 }
 

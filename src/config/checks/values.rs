@@ -1,6 +1,7 @@
 //! The kinds that compare a value with its bounds: memory, time, files, disks, load, output.
 
 use std::cmp::Ordering;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::look::{
@@ -184,7 +185,7 @@ pub(super) fn disk(cx: &Context<'_>, subject: Subject<'_>, node: &Node<'_>) -> O
     let usual_free =
         Bounds { warn: Some(Amount::Percent(DISK_WARN)), fail: Some(Amount::Percent(DISK_FAIL)) };
     let Some(table) = inside(cx, node) else {
-        let path = cx.path(node, subject.home)?;
+        let path = existing_path(cx, subject, node)?;
         return Some(DiskLook { path, free: usual_free, free_inodes: Some(usual) });
     };
     let free = match table.get(cx, "free") {
@@ -200,8 +201,19 @@ pub(super) fn disk(cx: &Context<'_>, subject: Subject<'_>, node: &Node<'_>) -> O
         cx.error(&node.place(), "missing-key", message, "add `path = \"/var\"`");
         return None;
     };
-    let path = cx.path(&path, subject.home)?;
+    let path = existing_path(cx, subject, &path)?;
     Some(DiskLook { path, free: free?, free_inodes: Some(free_inodes?) })
+}
+
+/// Reads the path of a file system; the one above it is looked at as long as it is not there.
+fn existing_path(cx: &Context<'_>, subject: Subject<'_>, node: &Node<'_>) -> Option<PathBuf> {
+    let path = cx.path(node, subject.home)?;
+    if cx.looks && !path.exists() {
+        let message = format!("`{}` does not exist", path.display());
+        let help = "what is above it is looked at until it does";
+        cx.warning(&node.place(), "missing-directory", message, help);
+    }
+    Some(path)
 }
 
 pub(super) fn load(cx: &Context<'_>, node: &Node<'_>) -> Option<LoadLook> {
