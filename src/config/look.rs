@@ -99,7 +99,9 @@ pub struct Tls {
 }
 
 /// A command with the exit codes of a Nagios plugin: 0 passes, 1 warns, 2 fails, 3 is unknown;
-/// any other fails.
+/// any other fails, but 126 and 127, with which a shell says that there was no such command, and
+/// a signal are unknown too. A first line of nothing but `drain`, `maint` or `down#reason` says
+/// more than the code.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ExecLook {
     /// Never empty. Runs with the program's directory, environment and limits.

@@ -133,3 +133,65 @@ pub(super) fn invalid(dates: &Dates, now: i64) -> Option<Finding> {
     let days = left.div_euclid(DAY) as f64;
     Some(finding.with_certificate(certificate).with_sample(days, Unit::Days))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::care::Verdict;
+    use proptest::prelude::*;
+
+    const BOUNDS: Bounds<u32> = Bounds { warn: Some(14), fail: Some(3) };
+
+    fn judged(not_before: i64, not_after: i64) -> Finding {
+        let dates = Dates { subject: "example.org".into(), not_before, not_after };
+        judge(&dates, &BOUNDS, 1_000 * DAY)
+    }
+
+    #[test]
+    fn whole_days_that_are_left_are_compared_with_the_bounds() {
+        let verdict = |days: i64, seconds| judged(0, (1_000 + days) * DAY + seconds).verdict;
+        assert_eq!(verdict(15, 0), Verdict::Pass);
+        assert_eq!([verdict(14, DAY - 1), verdict(4, 0)], [Verdict::Warn; 2]);
+        assert_eq!([verdict(3, DAY - 1), verdict(0, 1)], [Verdict::Fail; 2]);
+        assert_eq!(
+            judged(0, 1_006 * DAY).sentence,
+            "certificate of example.org expires in 6 days (limit 14 days)"
+        );
+    }
+
+    #[test]
+    fn expired_and_not_yet_valid_fail_whatever_the_bounds() {
+        let expired = judged(0, 998 * DAY);
+        assert_eq!(expired.sentence, "certificate of example.org expired 2 days ago");
+        assert_eq!(expired.failure, Some(ProbeFailure::CertificateInvalid));
+        assert_eq!(expired.certificate.unwrap().seconds_left, -2 * DAY);
+        assert_eq!(expired.sample.unwrap().value, -2.0);
+        let early = judged(1_001 * DAY, 9_000 * DAY);
+        assert_eq!((early.verdict, early.certificate), (Verdict::Fail, None));
+        assert!(early.sentence.contains("is not valid yet, but in 1 day"), "{}", early.sentence);
+    }
+
+    #[test]
+    fn a_torn_or_altered_certificate_never_panics() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec!["example.org".to_owned()]).unwrap();
+        let good = params.self_signed(&key).unwrap().der().to_vec();
+        assert_eq!(dates(&good).unwrap().subject, "example.org");
+        for index in 0..good.len() {
+            assert_eq!(dates(&good[..index]), None, "{index} bytes");
+            for bit in [1, 16, 128] {
+                let mut bad = good.clone();
+                bad[index] ^= bit;
+                let _ = dates(&bad);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = dates(&bytes);
+            let _ = first(&bytes, Path::new("x"));
+        }
+    }
+}

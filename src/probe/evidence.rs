@@ -27,6 +27,7 @@ use crate::time::Instant;
 
 /// How much earlier than the monotonic clock the kernel's log may date what it says.
 const LOG_SLACK: Duration = Duration::from_secs(2);
+const GIVEN_UP: &str = "the search for evidence took too long and was given up";
 
 /// Where to look for evidence.
 #[derive(Debug, Clone, Default)]
@@ -73,9 +74,9 @@ pub async fn collect(scene: Scene, known: Evidence, limit: Duration) -> Evidence
     let deadline = Clock::now() + limit;
     let gathering = aside(&about, move || gather(&scene, &shared, deadline));
     let gap = match tokio::time::timeout(limit, gathering).await {
-        Ok(Ok(())) => None,
+        Ok(Ok(true)) => None,
+        Ok(Ok(false)) | Err(_) => Some(GIVEN_UP.to_owned()),
         Ok(Err(unanswered)) => Some(unanswered.to_string()),
-        Err(_) => Some("the search for evidence took too long and was given up".to_owned()),
     };
     let mut evidence = lock(&found).clone();
     evidence.gaps.extend(gap);
@@ -102,20 +103,20 @@ fn lock(evidence: &Mutex<Evidence>) -> MutexGuard<'_, Evidence> {
 /// Looks for one kind of evidence and writes down what it finds.
 type Part = fn(&Scene, &Mutex<Evidence>, Clock);
 
-/// Looks everywhere; what may hang comes last.
-fn gather(scene: &Scene, evidence: &Mutex<Evidence>, deadline: Clock) {
+/// Looks everywhere, what may hang last; `false` when the time was over before the end.
+fn gather(scene: &Scene, evidence: &Mutex<Evidence>, deadline: Clock) -> bool {
     const PARTS: [Part; 7] = [process, memory_kills, stalls, kernel_log, ports, output, disks];
-    for part in PARTS {
-        if Clock::now() >= deadline {
-            return;
-        }
-        part(scene, evidence, deadline);
-    }
+    let in_time = |_: &Part| Clock::now() < deadline;
+    PARTS.into_iter().take_while(in_time).for_each(|part| part(scene, evidence, deadline));
+    Clock::now() < deadline
 }
 
 /// What the process does and uses, while it lives.
 fn process(scene: &Scene, evidence: &Mutex<Evidence>, _: Clock) {
-    let is_over = { lock(evidence).exit.is_some() || lock(evidence).exec.is_some() };
+    let is_over = {
+        let known = lock(evidence);
+        known.exit.is_some() || known.exec.is_some()
+    };
     let group = scene.group.as_deref();
     let memory = group.and_then(group_usage::memory);
     let tasks = group.and_then(group_usage::tasks);
@@ -325,7 +326,3 @@ fn disks(scene: &Scene, evidence: &Mutex<Evidence>, deadline: Clock) {
         }
     }
 }
-
-#[cfg(test)]
-#[path = "evidence_tests.rs"]
-mod tests;

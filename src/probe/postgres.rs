@@ -287,6 +287,74 @@ impl Drop for Cancel {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::care::Verdict;
+    use proptest::prelude::*;
+
+    /// Logs in to a server that says this and hangs up.
+    fn log_in(bytes: &[u8]) -> Result<(), Finding> {
+        let look = PostgresLook {
+            server: PostgresServer::Unix { directory: "/x".into(), port: 1 },
+            user: "u".into(),
+            database: "d".into(),
+            password: None,
+            query: "SELECT 1".into(),
+            latency: None,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (connection, mut server) = tokio::io::duplex(1 << 16);
+            server.write_all(bytes).await.unwrap();
+            server.shutdown().await.unwrap();
+            let mut client = Client {
+                whom: "db",
+                role: CheckRole::Live,
+                connection: Box::new(connection),
+                read: BytesMut::new(),
+                total: 0,
+            };
+            let password = Hidden::new("s3cret".to_owned());
+            client.log_in(&look, Some(&password)).await?;
+            client.until_ready().await.map(drop)
+        })
+    }
+
+    #[test]
+    fn a_login_ends_when_the_server_is_ready_and_not_before() {
+        let accepted = b"R\0\0\0\x08\0\0\0\0";
+        let ready = b"Z\0\0\0\x05I";
+        assert_eq!(log_in(&[&accepted[..], ready].concat()), Ok(()));
+        let closed = log_in(accepted).unwrap_err();
+        assert!(closed.sentence.contains("closed the connection"), "{closed:?}");
+        // A length of another protocol is not believed.
+        let long = log_in(b"R\x7f\xff\xff\xff").unwrap_err();
+        assert!(long.sentence.contains("does not speak as PostgreSQL"), "{long:?}");
+        let kerberos = log_in(b"R\0\0\0\x08\0\0\0\x02").unwrap_err();
+        assert_eq!(kerberos.verdict, Verdict::Unknown);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn no_server_makes_it_panic(
+            kinds in proptest::collection::vec((
+                prop::sample::select(b"RESKNZTDC1GX".to_vec()),
+                prop::sample::select(vec![0_u32, 3, 5, 10, 11, 12]),
+                proptest::collection::vec(any::<u8>(), 0..20),
+            ), 0..6),
+            garbage in proptest::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let mut bytes = Vec::new();
+            for (kind, code, body) in kinds {
+                bytes.push(kind);
+                let length = u32::try_from(body.len()).unwrap() + 8;
+                bytes.extend(length.to_be_bytes());
+                bytes.extend(code.to_be_bytes());
+                bytes.extend(body);
+            }
+            bytes.extend(garbage);
+            prop_assert!(log_in(&bytes).is_err());
+        }
+    }
 
     #[test]
     fn a_challenge_says_how_many_rounds_it_wants() {

@@ -110,3 +110,19 @@ fn a_command_that_nobody_starts_says_nothing_of_the_process() {
     let report = ask_within(&Probe::Exec(vec!["true".into()]), PATIENCE);
     assert_eq!(report.verdict, Verdict::Unknown);
 }
+
+#[test]
+fn looks_and_the_search_for_evidence_may_run_on_any_thread() {
+    fn may_be_sent<T: Send>(_: &T) {}
+    let name = "look".parse().unwrap();
+    let check = crate::config::Check::new(name, crate::config::CheckKind::Process);
+    let look = crate::config::Look::Process;
+    let declared = DeclaredCheck { check, look, is_builtin: false };
+    let asker = Asker { subject: &Subject::Host, commands: &Nobody, variable: &|_| None };
+    let mut past = Past::default();
+    let looking = super::look(&declared, &asker, &mut past);
+    may_be_sent(&looking);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    assert_eq!(runtime.block_on(looking).verdict, Verdict::Unknown);
+    may_be_sent(&evidence::collect(Default::default(), Default::default(), PATIENCE));
+}

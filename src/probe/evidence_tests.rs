@@ -1,1 +1,0 @@
-//! Evidence of real failures on this machine.
