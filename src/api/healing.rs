@@ -27,8 +27,6 @@ use crate::os::peer::PeerCredentials;
 
 /// Stories that are told at once.
 const MAX_STORIES: usize = 50;
-/// Incidents among which the last one of the host is looked for.
-const MAX_LOOKED_AT: usize = 500;
 /// Longest hold: what is on hold for longer is better disabled.
 const MAX_HOLD: Duration = Duration::from_secs(90 * 86_400);
 
@@ -67,13 +65,10 @@ async fn story(history: &History, why: &Why) -> Result<Option<ToldView>, Unread>
 }
 
 async fn last_incident(history: &History, why: &Why) -> Result<Option<IncidentId>, Unread> {
-    // Those of the host are among all others.
-    let limit = if why.process.is_some() { 1 } else { MAX_LOOKED_AT };
-    let program = why.process.as_ref().map(|process| process.process.to_string());
-    let query = IncidentQuery { program, limit, ..IncidentQuery::default() };
+    let program = Some(why.name.clone());
+    let query = IncidentQuery { program, limit: 1, ..IncidentQuery::default() };
     let found = history.incidents(query).await?.found;
-    let is_ours = |incident: &Incident| incident.program.is_some() == why.process.is_some();
-    Ok(found.into_iter().find(is_ours).map(|incident| incident.id))
+    Ok(found.first().map(|incident| incident.id))
 }
 
 pub(super) async fn run(api: &Api, peer: Arc<PeerCredentials>, uri: &Uri, body: Body) -> Shown {

@@ -37,7 +37,7 @@ fn a_request_is_in_the_audit_with_who_why_and_what_became_of_it() {
     assert!(refused.outcome.starts_with("refused: "), "{refused:?}");
     assert_eq!(all.trouble, None);
 
-    assert_eq!(audit(&bench, "?limit=1").requests, [refused.clone()]);
+    assert_eq!(audit(&bench, "?limit=1").requests, std::slice::from_ref(refused));
     let (user, uid) = (&stopped.user, stopped.uid.unwrap());
     assert_eq!(audit(&bench, &format!("?user={user}")).requests, all.requests);
     assert_eq!(audit(&bench, &format!("?user={uid}")).requests, all.requests);

@@ -457,7 +457,7 @@ pub struct IncidentStoryView {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct IncidentView {
     pub id: u64,
-    /// `web:0`, or `the host`.
+    /// `web:0`, or `host`.
     pub target: String,
     /// `null` for the host.
     pub program: Option<String>,

@@ -520,6 +520,7 @@ impl Engine {
     }
 
     fn on_signal(&mut self, signal: i32) {
+        self.note_signal(signal);
         let by = |name: &str| Actor {
             uid: None,
             name: format!("signal {name}"),

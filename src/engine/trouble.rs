@@ -1,13 +1,14 @@
 //! Trouble that an operator should know: in the status while it lasts, once in the events and in
-//! the daemon's log.
+//! the daemon's log; and what the history has to say, or should keep.
 
 use tracing::{info, warn};
 
 use super::HappeningKind;
 use super::core_loop::Engine;
-use super::history::{Said, Word};
+use super::history::{Asked, Record, Said, Word};
 use super::run::Mark;
 use crate::capture::Notice;
+use crate::os::clock;
 
 impl Engine {
     pub(super) fn on_notice(&mut self, notice: Notice) {
@@ -42,6 +43,27 @@ impl Engine {
                 self.happened(HappeningKind::Daemon { what: "history".into(), detail });
             }
         }
+    }
+
+    /// Keeps in the history that a signal asked for something; nobody knows who sent it.
+    pub(super) fn note_signal(&self, signal: i32) {
+        let request = match signal {
+            libc::SIGTERM | libc::SIGINT | libc::SIGQUIT => "shutdown",
+            libc::SIGHUP => "reload the configuration",
+            libc::SIGUSR1 => "open the log files again",
+            libc::SIGUSR2 => "upgrade",
+            _ => return,
+        };
+        self.history.record(Record::Asked(Asked {
+            at: clock::wall(),
+            uid: None,
+            user: format!("signal {}", crate::config::signal_name(signal)),
+            pid: None,
+            executable: None,
+            request: request.to_owned(),
+            reason: None,
+            outcome: "begun".to_owned(),
+        }));
     }
 
     /// Notes trouble under a subject, or its end, and tells it once.

@@ -78,10 +78,17 @@ fn who_asked_for_what_is_known_after_a_kill_an_upgrade_and_a_reboot() {
 
     daemon.kill_brain();
     assert_eq!(audit(&daemon, "").requests, kept);
+    proc::send(daemon.main_pid(), Signal::SIGHUP);
+    let last = wait_for("the entry about the signal", || {
+        let last = audit(&daemon, "").requests.swap_remove(0);
+        if last.uid.is_none() { Ok(last) } else { Err(format!("{last:?}")) }
+    });
+    assert_eq!((last.user.as_str(), last.pid), ("signal SIGHUP", None));
+    assert_eq!(last.request, "reload the configuration");
     // The request itself is written by the brain that leaves.
     daemon.ctl_ok(&["upgrade"]);
     daemon.ctl_ok(&["start", "web"]);
-    let expected = ["stop web", "start nobody", "upgrade", "start web"];
+    let expected = ["stop web", "start nobody", "reload the configuration", "upgrade", "start web"];
     assert_eq!(requests(&daemon), expected);
     daemon.ctl_ok(&["shutdown", "--yes"]);
     wait_for("the daemon to be gone", || {

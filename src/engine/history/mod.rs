@@ -143,10 +143,7 @@ impl History {
     /// # Errors
     ///
     /// As [`History::asked`].
-    pub async fn story(
-        &self,
-        id: IncidentId,
-    ) -> Result<Found<Option<(Incident, Vec<Step>)>>, Unread> {
+    pub async fn story(&self, id: IncidentId) -> Result<Found<Option<WholeStory>>, Unread> {
         self.ask(move |store, waiting| store.story(waiting, id)).await
     }
 

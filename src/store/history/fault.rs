@@ -62,10 +62,8 @@ impl From<rusqlite::Error> for Fault {
 impl Fault {
     /// A value that is not of its column's type, or a statement that does not fit.
     fn from_conversion(error: &rusqlite::Error) -> Self {
-        match error {
-            rusqlite::Error::ToSqlConversionFailure(_) => Self::Refused(error.to_string()),
-            _ => Self::Damaged(error.to_string()),
-        }
+        let is_ours = matches!(error, rusqlite::Error::ToSqlConversionFailure(_));
+        if is_ours { Self::Refused(error.to_string()) } else { Self::Damaged(error.to_string()) }
     }
 }
 

@@ -26,7 +26,7 @@ impl Names {
         if let Some(id) = self.checks.get(check) {
             return Ok(*id);
         }
-        let target = check.target.to_string();
+        let target = told::target(&check.target);
         let name = check.check.as_str();
         let known = connection
             .prepare_cached("SELECT id FROM checks WHERE target = ?1 AND name = ?2")?

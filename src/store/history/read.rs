@@ -28,13 +28,13 @@ pub(super) fn asked(connection: &Connection, query: &AskedQuery) -> rusqlite::Re
         |row| {
             Ok(Asked {
                 at: Wall(row.get(0)?),
-                uid: row.get(1)?,
-                user: row.get(2)?,
-                pid: row.get(3)?,
-                executable: row.get(4)?,
-                request: row.get(5)?,
-                reason: row.get(6)?,
-                outcome: row.get(7)?,
+                uid: small(row, 1)?,
+                user: text(row, 2)?,
+                pid: small(row, 3)?,
+                executable: some_text(row, 4)?,
+                request: text(row, 5)?,
+                reason: some_text(row, 6)?,
+                outcome: text(row, 7)?,
             })
         },
     )?;
@@ -73,7 +73,7 @@ pub(super) fn incidents(
 pub(super) fn story(
     connection: &Connection,
     id: IncidentId,
-) -> rusqlite::Result<Option<(Incident, Vec<Step>)>> {
+) -> rusqlite::Result<Option<WholeStory>> {
     let found = connection
         .prepare_cached(&format!("{INCIDENT} WHERE number = ?1 ORDER BY row DESC LIMIT 1"))?
         .query_row([number(id.0)], incident_of)
@@ -82,39 +82,35 @@ pub(super) fn story(
     let mut statement = connection
         .prepare_cached("SELECT at, kind, sentence FROM steps WHERE incident = ?1 ORDER BY row")?;
     let steps = statement.query_map([row], |row| {
-        Ok(Step { at: Wall(row.get(0)?), kind: row.get(1)?, sentence: row.get(2)? })
+        Ok(Step { at: Wall(row.get(0)?), kind: text(row, 1)?, sentence: text(row, 2)? })
     })?;
     Ok(Some((incident, steps.collect::<rusqlite::Result<_>>()?)))
 }
 
 fn incident_of(row: &Row<'_>) -> rusqlite::Result<(i64, Incident)> {
-    let word: Option<String> = row.get(6)?;
-    let cause = match word {
+    let cause = match some_text(row, 6)? {
         None => None,
-        Some(word) => {
-            let facts: String = row.get(9)?;
-            Some(FoundCause {
-                word,
-                confidence: row.get(7)?,
-                sentence: row.get(8)?,
-                facts: serde_json::from_str(&facts).unwrap_or_default(),
-            })
-        }
+        Some(word) => Some(FoundCause {
+            word,
+            confidence: text(row, 7)?,
+            sentence: text(row, 8)?,
+            facts: serde_json::from_str(&text(row, 9)?).unwrap_or_default(),
+        }),
     };
     let time = |column| row.get::<_, Option<i64>>(column).map(|at| at.map(Wall));
     let incident = Incident {
         id: IncidentId(count(row.get(0)?)),
-        target: row.get(1)?,
-        program: row.get(2)?,
+        target: text(row, 1)?,
+        program: some_text(row, 2)?,
         opened: Wall(row.get(3)?),
-        opening: row.get(4)?,
-        check: row.get(5)?,
+        opening: text(row, 4)?,
+        check: some_text(row, 5)?,
         cause,
-        remedies: row.get(10)?,
-        healed_by: row.get(11)?,
+        remedies: small(row, 10)?.unwrap_or(0),
+        healed_by: some_text(row, 11)?,
         recovered: time(12)?,
         closed: time(13)?,
-        closing: row.get(14)?,
+        closing: some_text(row, 14)?,
     };
     Ok((row.get(15)?, incident))
 }
@@ -143,10 +139,10 @@ pub(super) fn checked(
             let runs = count(row.get(6)?);
             let total = micros(row.get(9)?);
             Ok(Checked {
-                target: row.get(0)?,
-                check: row.get(1)?,
-                verdict: row.get(2)?,
-                detail: row.get(3)?,
+                target: text(row, 0)?,
+                check: text(row, 1)?,
+                verdict: text(row, 2)?,
+                detail: text(row, 3)?,
                 first: Wall(row.get(4)?),
                 last: Wall(row.get(5)?),
                 runs,
@@ -197,7 +193,7 @@ pub(super) fn samples(
 /// Returns the names of all series.
 pub(super) fn series(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     let mut statement = connection.prepare_cached("SELECT name FROM series ORDER BY name")?;
-    let names = statement.query_map([], |row| row.get(0))?;
+    let names = statement.query_map([], |row| text(row, 0))?;
     names.collect()
 }
 
@@ -243,7 +239,7 @@ pub(super) fn statistics(
         named_params! { ":since": query.since.map(|at| at.0), ":program": query.program },
         |row| {
             Ok(RemedyStatistics {
-                what: row.get(0)?,
+                what: text(row, 0)?,
                 verified: whole(row.get(1)?),
                 not_verified: whole(row.get(2)?),
                 not_done: whole(row.get(3)?),
@@ -265,6 +261,22 @@ pub(super) fn last_numbers(connection: &Connection) -> rusqlite::Result<LastNumb
             .map(|found| found.map_or(0, count))
     };
     Ok(LastNumbers { incident: of("incident")?, remedy: of("remedy")? })
+}
+
+/// Reads a text. A byte that the disk has changed costs one character, not the whole file.
+fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
+    Ok(some_text(row, column)?.unwrap_or_default())
+}
+
+fn some_text(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<String>> {
+    let bytes = row.get_ref(column)?.as_bytes_or_null()?;
+    Ok(bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned()))
+}
+
+/// Reads a number that may be missing; one that is out of its range is.
+fn small<T: TryFrom<i64>>(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<T>> {
+    let number: Option<i64> = row.get(column)?;
+    Ok(number.and_then(|number| T::try_from(number).ok()))
 }
 
 fn limit(limit: usize) -> i64 {

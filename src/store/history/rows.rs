@@ -75,7 +75,7 @@ pub struct IncidentQuery {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Incident {
     pub id: IncidentId,
-    /// `web:0`, or `the host`.
+    /// `web:0`, or `host`.
     pub target: String,
     /// `None` for the host.
     pub program: Option<String>,
@@ -117,6 +117,9 @@ pub struct Step {
     /// Goes on from the target's name.
     pub sentence: String,
 }
+
+/// An incident with its story, in the order in which it happened.
+pub type WholeStory = (Incident, Vec<Step>);
 
 /// Which results of checks are wanted; the newest come first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -205,7 +205,7 @@ impl Store {
         &mut self,
         waiting: &[Record],
         id: IncidentId,
-    ) -> Result<Found<Option<(Incident, Vec<Step>)>>, Fault> {
+    ) -> Result<Found<Option<WholeStory>>, Fault> {
         self.read(
             waiting,
             |c, _| read::story(c, id),

@@ -58,6 +58,14 @@ pub(super) fn confidence_word(confidence: Confidence) -> &'static str {
     }
 }
 
+/// Returns how a target is called where names are shown and asked for.
+pub(super) fn target(target: &Target) -> String {
+    match target {
+        Target::Host => "host".to_owned(),
+        Target::Process(process) => process.to_string(),
+    }
+}
+
 /// Returns the program that a target belongs to.
 pub(super) fn program(target: &Target) -> Option<&str> {
     match target {

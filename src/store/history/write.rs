@@ -50,7 +50,7 @@ pub(super) fn record(
                 .execute(params![
                     at.0,
                     number(remedy.0),
-                    target.to_string(),
+                    told::target(target),
                     told::program(target),
                     what,
                     result_word(*result),
@@ -162,7 +162,7 @@ fn open_incident(
             "SELECT row FROM incidents WHERE number = ?1 AND target = ?2 AND closed IS NULL
              ORDER BY row DESC LIMIT 1",
         )?
-        .query_row(params![number(incident.0), target.to_string()], |row| row.get(0))
+        .query_row(params![number(incident.0), told::target(target)], |row| row.get(0))
         .optional()
 }
 
@@ -210,7 +210,7 @@ fn begin_incident(
         )?
         .execute(params![
             number(incident.0),
-            target.to_string(),
+            told::target(target),
             told::program(target),
             at.0,
             sentence,

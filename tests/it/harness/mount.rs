@@ -8,7 +8,7 @@ use std::process::Command;
 use super::wait_for;
 use crate::proc;
 
-/// A tmpfs at a directory of the test, gone at its end.
+/// A tmpfs right below the directory of the test, gone at its end: to be dropped after the daemon.
 pub(crate) struct Mount(PathBuf);
 
 impl Mount {
@@ -51,6 +51,8 @@ impl Mount {
 impl Drop for Mount {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+        // The test's directory could not be removed with a file system in it.
+        let _ = self.0.parent().map(fs::remove_dir_all);
     }
 }
 
