@@ -143,7 +143,7 @@ impl FromStr for ProcessName {
 }
 
 /// One life of a process, from spawn to exit; unique for the life of a runtime directory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct RunId(pub u64);
 
 impl fmt::Display for RunId {

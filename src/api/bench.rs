@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::capture::Cursor;
 use crate::config::{self, Access, Effect, KeyChange, Program};
+use crate::core::care::HealthState;
 use crate::core::{
     Actor, BreakerState, Exit, Fate, Goal, Plan, ProcessStatus, ProgramChange, StateCode,
 };
@@ -327,6 +328,7 @@ async fn play_engine(mut door: Door, known: Arc<Known>) {
                 };
                 let _ = reply.send(Ok(vec![shown]));
             }
+            Request::Healing(request) => super::healing_bench::play(request),
             Request::LogPlaces { names, reply } => {
                 let place =
                     LogPlace { process: "web:0".parse().unwrap(), stdout: None, stderr: None };
@@ -383,7 +385,7 @@ pub(super) fn generation() -> Generation {
     generations.get(2).unwrap().clone()
 }
 
-fn check(names: &[String]) -> Result<(), Refusal> {
+pub(super) fn check(names: &[String]) -> Result<(), Refusal> {
     match names.first().map(String::as_str) {
         Some("nope") => Err(Refusal::UnknownName {
             name: "nope".to_owned(),
@@ -404,6 +406,7 @@ fn status() -> Status {
             config: PathBuf::from("/etc/mend/supervisor.toml"),
             warnings: vec!["the disk is full".to_owned()],
             phase: "running",
+            mode: "NORMAL",
         },
         processes: vec![running()],
         now: NOW,
@@ -437,10 +440,12 @@ pub(super) fn running() -> ProcessStatus {
         status_text: None,
         blocked: false,
         gives_up_at: None,
+        health: HealthState::Up,
+        incident: None,
     }
 }
 
-fn program() -> Program {
+pub(super) fn program() -> Program {
     Program {
         name: "web".parse().unwrap(),
         group: "site".parse().unwrap(),

@@ -22,7 +22,7 @@ use super::routes::{Change, Endpoint, ROUTES};
 use super::server::ApiSettings;
 use super::show::{act_view, add_usage, outcome_name, process_view, reload_view, status_view};
 use super::view::{LogLevelBody, ProgramView, SCHEMA, ShutdownView, UpgradeView, VersionView};
-use super::{configuration, events, generations, history, logs};
+use super::{configuration, events, generations, healing, history, logs};
 use crate::engine::{Act, Handle, Outcome, Verb};
 use crate::os::peer::PeerCredentials;
 
@@ -80,6 +80,12 @@ pub(super) async fn answer(
         }
         Endpoint::Events => show_events(api, &parts),
         Endpoint::Reload => reload(api, peer, &parts.uri, body).await,
+        Endpoint::Checks => healing::checks(api, &parts.uri).await,
+        Endpoint::RunChecks => healing::run(api, peer, &parts.uri, body).await,
+        Endpoint::Why => healing::why(api, &parts.uri).await,
+        Endpoint::Heal => healing::heal(api, peer, &parts.uri, body).await,
+        Endpoint::Hold => healing::hold(api, peer, &parts.uri, body).await,
+        Endpoint::Release => healing::release(api, peer, &parts.uri, body).await,
         Endpoint::Plan => generations::plan(api, &parts.uri).await,
         Endpoint::Apply => generations::apply(api, peer, &parts.uri, body).await,
         Endpoint::Generations => generations::list(api, &parts.uri).await,

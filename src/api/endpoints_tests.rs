@@ -28,7 +28,11 @@ fn every_route_answers() {
             | "/v1/restart"
             | "/v1/reload-programs"
             | "/v1/enable"
+            | "/v1/checks/run"
+            | "/v1/heal"
+            | "/v1/release"
             | "/v1/disable" => (target.clone(), r#"{"names":["web"]}"#),
+            "/v1/hold" => (target.clone(), r#"{"names":["web"],"for":"30m"}"#),
             "/v1/log-level" if route.method == "PUT" => (target.clone(), r#"{"level":"debug"}"#),
             "/v1/programs/web/signal" => (format!("{target}?signal=HUP"), ""),
             "/v1/reload" => (format!("{target}?reason=good"), ""),

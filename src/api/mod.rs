@@ -20,6 +20,7 @@ mod times;
 mod audit;
 mod events;
 mod generations;
+mod healing;
 mod history;
 mod logs;
 
@@ -32,6 +33,8 @@ mod socket;
 mod bench;
 #[cfg(test)]
 mod endpoints_tests;
+#[cfg(test)]
+mod healing_bench;
 #[cfg(test)]
 mod history_tests;
 #[cfg(test)]

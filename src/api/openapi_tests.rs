@@ -8,12 +8,14 @@ use serde_json::Value;
 use super::bench::{NOW, generation, happening, plan, running};
 use super::endpoints::OPENAPI;
 use super::generations::{generation_view, plan_view};
+use super::healing::samples;
 use super::history::{asked_view, incident_view, step_view};
 use super::routes::ROUTES;
 use super::view::{
-    ActBody, ApplyBody, ApplyView, AuditView, ConfigValueView, ConfigView, DaemonView,
-    GenerationsView, IncidentStoryView, IncidentsView, LogLevelBody, LogLineView, OutcomeView,
-    Problem, ProgramView, ReloadView, ShutdownView, StatusView, UpgradeBody, UpgradeView,
+    ActBody, ApplyBody, ApplyView, AuditView, ChecksView, ConfigValueView, ConfigView, DaemonView,
+    GenerationsView, HealBody, HealView, HealedView, HoldBody, HoldView, IncidentStoryView,
+    IncidentsView, LogLevelBody, LogLineView, OutcomeView, Problem, ProgramView, RanView,
+    ReleaseBody, ReloadView, RunBody, RunView, ShutdownView, StatusView, UpgradeBody, UpgradeView,
     VersionView,
 };
 use super::{act_view, event_view, process_view};
@@ -219,6 +221,7 @@ fn each_schema_has_exactly_the_members_of_its_type() {
     };
     check("ConfigValueView", json(&value));
     check("ConfigView", json(&ConfigView { schema: 1, file: text(), values: vec![value] }));
+    check_healing(&mut check);
     let trouble = Some(text());
     let entry = asked_view(asked());
     check("AuditEntryView", json(&entry));
@@ -238,6 +241,37 @@ fn each_schema_has_exactly_the_members_of_its_type() {
     check("LogLineView", json(&line));
     check("Problem", json(&problem));
     assert!(schemas.is_empty(), "no type for {schemas:?}");
+}
+
+/// Does so for checks and healing.
+fn check_healing(check: &mut impl FnMut(&str, Value)) {
+    let (names, text) = (Vec::new, || Some("x".to_owned()));
+    let one = samples::check();
+    check("ChecksView", json(&ChecksView { schema: 1, checks: vec![one.clone()] }));
+    check("ResultView", json(&one.results[0]));
+    check("CheckView", json(&one));
+    check("RunBody", json(&RunBody { names: names(), max_age: text() }));
+    check("RunView", json(&RunView { schema: 1, results: Vec::new() }));
+    let (target, name) = (one.target.clone(), one.check.clone());
+    let ran = RanView { target, check: name, result: None, refused: text() };
+    check("RanView", json(&ran));
+    check("HealBody", json(&HealBody { names: names(), rung: Some(1), reason: text() }));
+    check("HealView", json(&HealView { schema: 1, results: Vec::new() }));
+    let (name, message) = ("x".to_owned(), "x".to_owned());
+    check("HealedView", json(&HealedView { name, accepted: true, message }));
+    let time = "1m".to_owned();
+    check("HoldBody", json(&HoldBody { names: names(), time, reason: text() }));
+    check("ReleaseBody", json(&ReleaseBody { names: names(), panic: true, reason: text() }));
+    check("HoldView", json(&HoldView { schema: 1, names: names() }));
+    let whys = samples::why();
+    let why = &whys.whys[0];
+    check("WhysView", json(&whys));
+    check("WhyView", json(why));
+    check("HeldView", json(&why.hold));
+    check("RequiredView", json(&why.waits_for[0]));
+    let told = why.incident.as_ref().unwrap();
+    check("ToldView", json(told));
+    check("StoryView", json(&told.story[0]));
 }
 
 fn json(value: &impl Serialize) -> Value {

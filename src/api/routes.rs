@@ -30,6 +30,12 @@ pub(super) enum Endpoint {
     ProgramLogs,
     Events,
     Reload,
+    Checks,
+    RunChecks,
+    Heal,
+    Hold,
+    Release,
+    Why,
     Plan,
     Apply,
     Generations,
@@ -86,7 +92,7 @@ const fn many(path: &'static str, change: Change, summary: &'static str) -> Rout
 }
 
 /// Every route. `HEAD` is answered wherever `GET` is.
-pub(super) static ROUTES: [Route; 36] = [
+pub(super) static ROUTES: [Route; 42] = [
     get("/", Endpoint::Index, "this list"),
     get("/healthz", Endpoint::Health, "200 while the daemon's loop answers"),
     get("/readyz", Endpoint::Ready, "200 while the daemon takes requests and is not stopping"),
@@ -111,6 +117,17 @@ pub(super) static ROUTES: [Route; 36] = [
     many("/v1/disable", Change::Disable, "let the programs of the body not start by themselves"),
     get("/v1/logs", Endpoint::Logs, "output of all programs, or of ?name=…; ?follow=1"),
     get("/v1/events", Endpoint::Events, "server-sent events; resume by Last-Event-ID or ?after=ID"),
+    get("/v1/checks", Endpoint::Checks, "how all checks stand, or those of ?name=web/http"),
+    post("/v1/checks/run", Role::Operate, Endpoint::RunChecks, "run the checks of the body now"),
+    get("/v1/why", Endpoint::Why, "why all programs, or ?name=…, are as they are"),
+    post("/v1/heal", Role::Operate, Endpoint::Heal, "heal what is down of the body's programs"),
+    post(
+        "/v1/hold",
+        Role::Operate,
+        Endpoint::Hold,
+        "heal nothing of the body's programs for a time",
+    ),
+    post("/v1/release", Role::Operate, Endpoint::Release, "end the hold of the body's programs"),
     post("/v1/reload", Role::Admin, Endpoint::Reload, "read and apply the configuration again"),
     Route {
         method: Method::GET,

@@ -19,7 +19,7 @@ pub fn status_view(status: &Status) -> StatusView {
     StatusView {
         schema: SCHEMA,
         mode: match status.daemon.phase {
-            "running" => "normal".to_owned(),
+            "running" => status.daemon.mode.to_lowercase(),
             other => other.to_owned(),
         },
         daemon: daemon_view(&status.daemon),
@@ -64,7 +64,8 @@ pub fn process_view(status: &ProcessStatus, now: (Instant, Wall)) -> ProcessView
         enabled_at: status.enabled_by.as_ref().map(|actor| rfc3339(actor.at)),
         pid: status.pid,
         run: status.run.map(|run| run.0),
-        health: "none".to_owned(),
+        health: status.health.word().to_owned(),
+        incident: status.incident.map(|incident| incident.0),
         restarts: status.restarts,
         exit: status.last_exit.map(|(exit, at)| exit_view(exit, clock.civil(at))),
         description: description(status, clock),
@@ -205,6 +206,21 @@ pub fn event_view(happening: &Happening) -> EventView {
         ),
         HappeningKind::Audit { by, uid, request, outcome } => {
             ("audit", json!({ "by": by, "uid": uid, "request": request, "outcome": outcome }))
+        }
+        HappeningKind::Check { target, check, from, to, detail } => (
+            "check",
+            json!({ "target": target, "check": check, "from": from, "to": to, "detail": detail }),
+        ),
+        HappeningKind::Incident { incident, target, what, sentence } => (
+            "incident",
+            json!({ "incident": incident, "target": target, "what": what, "sentence": sentence }),
+        ),
+        HappeningKind::Alert { what, target, incident, sentence } => (
+            "alert",
+            json!({ "what": what, "target": target, "incident": incident, "sentence": sentence }),
+        ),
+        HappeningKind::Mode { from, to, reasons } => {
+            ("mode", json!({ "from": from, "to": to, "reasons": reasons }))
         }
         HappeningKind::Daemon { what, detail } => {
             ("daemon", json!({ "what": what, "detail": detail }))

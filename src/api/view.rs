@@ -1,6 +1,10 @@
 //! What goes over the wire. A type here is a promise: members may be added, never renamed.
 
+mod healing;
+
 use serde::{Deserialize, Serialize};
+
+pub use healing::*;
 
 /// Version of the JSON documents below.
 pub const SCHEMA: u32 = 1;
@@ -9,7 +13,7 @@ pub const SCHEMA: u32 = 1;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StatusView {
     pub schema: u32,
-    /// `normal`, `stopping`.
+    /// `normal`, `degraded`, `emergency`, `stopping`.
     pub mode: String,
     pub daemon: DaemonView,
     pub programs: Vec<ProcessView>,
@@ -54,8 +58,12 @@ pub struct ProcessView {
     pub enabled_at: Option<String>,
     pub pid: Option<u32>,
     pub run: Option<u64>,
-    /// `none` until the program declares checks.
+    /// How its checks see it, all together: `none` (it has none, or does not run), `starting`,
+    /// `up`, `suspect`, `down`, `healing`, `verifying`, `flapping`, `held`, `broken`.
     pub health: String,
+    /// Its incident in progress.
+    #[serde(default)]
+    pub incident: Option<u64>,
     pub restarts: u64,
     pub exit: Option<ExitView>,
     /// supervisord's one-line description, e.g. `pid 123, uptime 0:01:07`.
@@ -256,7 +264,7 @@ pub struct EventView {
     pub id: u64,
     /// RFC 3339.
     pub at: String,
-    /// `state`, `audit`, `daemon`; `gap` where events are no longer kept.
+    /// `state`, `audit`, `check`, `incident`, `alert`, `mode`, `daemon`; `gap` where events are no longer kept.
     pub kind: String,
     pub data: serde_json::Value,
 }

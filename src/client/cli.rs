@@ -7,8 +7,8 @@ use clap::{Args, Parser, Subcommand};
 use super::exit::Exit;
 use super::printer::ColorWhen;
 use super::verbs::{
-    act, apply, audit, completion, config, enable, explain, incidents, log_level, logs, plan,
-    reload, shutdown, signal, status, upgrade, wait, watch,
+    act, apply, audit, check, completion, config, enable, explain, heal, hold, incidents, log_level,
+    logs, plan, reload, shutdown, signal, status, upgrade, wait, watch, why,
 };
 
 /// Controls mendd: shows, starts, stops and restarts what it supervises.
@@ -79,6 +79,21 @@ pub enum Verb {
     /// Show events as they happen
     #[command(after_help = watch::EXAMPLES)]
     Watch(watch::WatchArgs),
+    /// Show, describe and run health checks
+    #[command(after_help = check::EXAMPLES)]
+    Check(check::CheckArgs),
+    /// Tell why something is as it is, and the story of its last incident
+    #[command(after_help = why::EXAMPLES)]
+    Why(why::WhyArgs),
+    /// Heal what a check finds down, now
+    #[command(after_help = heal::EXAMPLES)]
+    Heal(heal::HealArgs),
+    /// Leave something alone for a time: no remedy, no alert
+    #[command(after_help = hold::HOLD_EXAMPLES)]
+    Hold(hold::HoldArgs),
+    /// End a hold
+    #[command(after_help = hold::RELEASE_EXAMPLES)]
+    Release(hold::ReleaseArgs),
     /// Show what went wrong, and the story of one incident
     #[command(after_help = incidents::EXAMPLES)]
     Incidents(incidents::IncidentsArgs),

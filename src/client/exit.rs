@@ -65,7 +65,7 @@ impl Exit {
             Self::Usage => "wrong arguments",
             Self::NotRunning => "status: something asked for is not running",
             Self::UnknownOrDenied => "status, wait: unknown name; else: not allowed",
-            Self::Unhealthy => "status: all run, but a check fails",
+            Self::Unhealthy => "status: all run, but a check fails; check: one fails",
             Self::TimedOut => "waited in vain; the daemon goes on",
             Self::Changes => "plan, config diff: there are changes",
             Self::Unreachable => "no daemon answers",

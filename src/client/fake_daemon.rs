@@ -127,6 +127,7 @@ pub(crate) fn process(name: &str, state: &str, pid: Option<u32>) -> ProcessView 
         pid,
         run: None,
         health: "none".to_owned(),
+        incident: None,
         restarts: 0,
         exit: None,
         description: String::new(),

@@ -68,8 +68,9 @@ pub fn is_unhealthy(process: &ProcessView) -> bool {
 pub fn detail(process: &ProcessView, now: Timestamp) -> String {
     let mut parts = Vec::new();
     if is_running(process) && process.health != "none" && process.health != "up" {
-        parts.push(format!("health {}", process.health));
+        parts.push(process.health.clone());
     }
+    parts.extend(process.incident.map(|incident| format!("incident {incident}")));
     if !process.waiting_for.is_empty() {
         parts.push(format!("waits for {}", process.waiting_for.join(", ")));
     }

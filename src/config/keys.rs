@@ -82,6 +82,10 @@ pub const KEYS: &[Key] = keys! {
     Supervisor "access.admin.users", "list of users", "[]", "[\"alice\"]", "who may reload and shut down";
     Supervisor "access.admin.groups", "list of groups", "[]", "[\"sudo\"]", "groups that may reload and shut down";
     Supervisor "environment", "table of strings", "{}", "{ TZ = \"UTC\" }", "added to the environment of every program";
+    Supervisor "history_keep", "duration", "30d", "\"30d\"", "age of incidents, requests and results of checks that are kept";
+    Supervisor "samples_keep", "duration", "24h", "\"24h\"", "age of measured numbers that are kept";
+    Supervisor "history_max_size", "size", "256MiB", "\"256MiB\"", "all of the history together; the oldest goes first, incidents last";
+
     Supervisor "default_checks", "boolean", "true", "false", "warn of little memory, of full disks of its own directories, and of programs that do not run";
     Supervisor "mode.enter", "duration", "10s", "\"10s\"", "so long must something be down until the host counts as degraded or in an emergency";
     Supervisor "mode.leave", "duration", "60s", "\"60s\"", "so long must all be well until it no longer does";
@@ -91,9 +95,6 @@ pub const KEYS: &[Key] = keys! {
     Supervisor "nofile", "integer", "65536", "65536", "open files the daemon asks for itself";
     Supervisor "shutdown_timeout", "duration", "90s", "\"90s\"", "longest orderly shutdown before the rest is killed";
     Supervisor "auto_apply", "boolean", "false", "true", "apply a changed file by itself, with roll-back";
-    Supervisor "history_keep", "duration", "30d", "\"30d\"", "age of incidents, requests and results of checks that are kept";
-    Supervisor "samples_keep", "duration", "24h", "\"24h\"", "age of measured numbers that are kept";
-    Supervisor "history_max_size", "size", "256MiB", "\"256MiB\"", "all of the history together; the oldest goes first, incidents last";
 
     Program "command", "list or string", "", "[\"sleep\", \"60\"]", "what to run; a string is split like a shell would, without running one";
     Program "shell", "boolean", "false", "true", "hand the command, a string, to /bin/sh -c";

@@ -53,7 +53,7 @@ impl Supervisor {
     }
 
     /// Brings names that exist and are configured into start order.
-    fn sorted(&self, names: Vec<ProcessName>) -> Vec<ProcessName> {
+    pub(super) fn sorted(&self, names: Vec<ProcessName>) -> Vec<ProcessName> {
         let places: BTreeSet<(i32, ProcessName)> = names
             .into_iter()
             .filter_map(|name| {
@@ -76,7 +76,17 @@ impl Supervisor {
         let Some(process) = self.get(name) else { return };
         let under_way =
             matches!(process.facts.state, State::Starting { .. } | State::Running { .. });
-        if process.facts.removed || (under_way && process.facts.goal == Goal::Up) {
+        if process.facts.removed {
+            return;
+        }
+        if under_way && process.facts.goal == Goal::Up && process.facts.shed.is_none() {
+            let is_mends = process.facts.goal_by.as_ref().is_some_and(Actor::is_mend);
+            if let Some(by) = by.filter(|by| is_mends && !by.is_mend()) {
+                self.update(name, |process| {
+                    process.facts.goal_by = Some(by.clone());
+                    process.persist(actions);
+                });
+            }
             return;
         }
         self.update(name, |process| process.start(now, by, actions));

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Mix;
+use super::care::{HealthState, IncidentId};
+use super::{Mending, Mix};
 use crate::config::Program;
 use crate::name::{ProcessName, ProgramName, RunId};
 use crate::time::{Instant, Wall};
@@ -20,6 +21,8 @@ pub enum Event {
     ConfigureMix(Mix),
     /// An operator asked for something.
     Operator(Command),
+    /// A remedy asked for something; the processes are known to exist.
+    Mend { what: Mending, processes: Vec<ProcessName>, by: Actor },
     /// Files that the program watches have changed; the sentence says which.
     FilesChanged { program: ProgramName, cause: String },
     /// [`Action::Spawn`] worked: the program's `main()` is being executed.
@@ -230,6 +233,10 @@ pub struct ProcessStatus {
     pub reason: String,
     /// The programs that a start waits for.
     pub waiting_for: Vec<ProcessName>,
+    /// How its checks see it; the engine adds it.
+    pub health: HealthState,
+    /// Its incident in progress; the engine adds it.
+    pub incident: Option<IncidentId>,
 }
 
 /// The restart breaker's state.

@@ -24,6 +24,14 @@ pub enum HappeningKind {
     },
     /// An operator's request was carried out or refused.
     Audit { by: String, uid: Option<u32>, request: String, outcome: String },
+    /// A check sees its target in another state.
+    Check { target: String, check: String, from: String, to: String, detail: String },
+    /// The story of an incident goes on; the sentence goes on from the target's name.
+    Incident { incident: u64, target: String, what: String, sentence: String },
+    /// Something that a person should know.
+    Alert { what: String, target: String, incident: Option<u64>, sentence: String },
+    /// The mode of the whole host changed.
+    Mode { from: String, to: String, reasons: Vec<String> },
     /// The daemon itself: started, adopted, reloaded, warning, stopping.
     Daemon { what: String, detail: String },
 }

@@ -25,11 +25,15 @@ mod switches;
 
 mod renewal;
 
+mod mending;
+
 pub mod filewatch;
 
 mod restore;
 
 mod status;
+
+mod snapshot;
 
 mod program;
 
@@ -54,7 +58,9 @@ pub mod text;
 pub mod care;
 
 #[cfg(test)]
-mod bench;
+pub(crate) mod bench;
+#[cfg(test)]
+mod mending_tests;
 #[cfg(test)]
 mod readiness_tests;
 #[cfg(test)]
@@ -65,9 +71,11 @@ mod switches_tests;
 pub use apply::{Apply, ApplyOrder, ApplyStage, ApplyStep, Progress};
 pub use event::*;
 pub use happening::{Happening, HappeningKind};
+pub use mending::Mending;
 pub use mix::Mix;
 pub use plan::{Fate, Plan, ProgramChange, Programs};
-pub use program::{Born, Failing, Remains, Said, Snapshot, State, StopPhase};
+pub(crate) use restore::placeholder;
 pub use restore::{Found, FoundRun, Restore};
+pub use snapshot::{Born, Failing, Remains, Said, Snapshot, State, StopPhase};
 pub use supervisor::Supervisor;
 pub use switches::Switch;

@@ -6,7 +6,8 @@
 
 use std::time::Duration;
 
-use super::program::{Born, Failing, Process, State, StopPhase};
+use super::program::Process;
+use super::snapshot::{Born, Failing, State, StopPhase};
 use super::text;
 use super::{Action, Goal, SpawnFailure, Word};
 use crate::config::{Ready, RestartPolicy};

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::configure::process_names;
-use super::program::{Process, SIGKILL, Snapshot, State, StopPhase};
+use super::program::{Process, SIGKILL};
+use super::snapshot::{Snapshot, State, StopPhase};
 use super::supervisor::Supervisor;
 use super::{Action, Actor, Exit, StateCode};
 use crate::config::{self, Program};
@@ -252,7 +253,7 @@ fn highest_run(restore: &Restore) -> RunId {
 }
 
 /// Stands in for a program that is no longer configured: SIGTERM, 10 s, SIGKILL.
-pub(super) fn placeholder(name: &ProgramName) -> Program {
+pub(crate) fn placeholder(name: &ProgramName) -> Program {
     let group = name.as_str().parse().expect("program and group names have the same rules");
     let delay = Duration::from_secs(1);
     let stop = config::StopStep { signal: 15, grace: Duration::from_secs(10) };

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::program::{Born, Process, State, StopPhase};
+use super::care::HealthState;
+use super::program::Process;
+use super::snapshot::{Born, State, StopPhase};
 use super::supervisor::Supervisor;
 use super::text;
 use super::{Goal, ProcessStatus};
@@ -42,6 +44,8 @@ impl Supervisor {
             breaker: facts.breaker.state,
             reason: self.reason(process),
             waiting_for: self.waiting_for(process),
+            health: HealthState::None,
+            incident: None,
         }
     }
 
@@ -205,6 +209,10 @@ impl Supervisor {
         match (facts.goal, &facts.goal_by) {
             (Goal::Down, Some(by)) => return format!("stopped by {}", text::actor(by)),
             (Goal::Down, None) => return "not wanted by the configuration".to_owned(),
+            (Goal::Up, _) if facts.shed.is_some() => {
+                let by = facts.shed.as_ref().map(text::actor);
+                return format!("stopped for now by {}", by.unwrap_or_default());
+            }
             (Goal::Up, _) if facts.restart => {
                 return match &facts.because {
                     Some(because) => format!("restarting because {because}"),
@@ -224,6 +232,9 @@ impl Supervisor {
     pub(super) fn why_waiting(&self, process: &Process) -> String {
         if !process.facts.remains.is_empty() {
             return "waits until nothing of the last run is alive".to_owned();
+        }
+        if let Some(by) = &process.facts.shed {
+            return format!("kept down by {}; starts again when that is over", text::actor(by));
         }
         let Some(program) = self.graph.obstacles(&process.program).next() else {
             return "about to start".to_owned();

@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use super::program::{Born, Process, Remains, SIGKILL, State, StopPhase};
+use super::program::{Process, SIGKILL};
+use super::snapshot::{Born, Remains, State, StopPhase};
 use super::text;
 use super::{Action, Exit, Goal, StateCode};
 use crate::name::RunId;
@@ -196,7 +197,11 @@ impl Process {
             return self.finish_failing(now, failing, random, actions);
         }
         let waiting = State::Waiting { shows: StateCode::Stopped, told: true };
-        self.enter(now, waiting, format!("stopped ({how}); starts again"), actions);
+        let next = match &self.facts.shed {
+            Some(by) => format!("kept down by {}", text::actor(by)),
+            None => "starts again".to_owned(),
+        };
+        self.enter(now, waiting, format!("stopped ({how}); {next}"), actions);
     }
 
     /// Kills a run that must not be there, and keeps the next one from starting before it is

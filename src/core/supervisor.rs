@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::order::Graph;
-use super::program::{Process, Snapshot, Standing, State};
+use super::program::{Process, Standing};
+use super::snapshot::{Snapshot, State};
 use super::switches::Switch;
 use super::{Action, Actor, Event, Goal, Mix, ProcessStatus};
 use crate::config::Program;
@@ -79,6 +80,9 @@ impl Supervisor {
             }
             Event::ConfigureMix(mix) => self.configure(now, &mix, &mut actions),
             Event::Operator(command) => self.command(now, command, &mut actions),
+            Event::Mend { what, processes, by } => {
+                self.mend(now, what, processes, &by, &mut actions);
+            }
             Event::FilesChanged { program, cause } => {
                 self.renew(now, &program, &cause, &mut actions);
             }
@@ -157,6 +161,11 @@ impl Supervisor {
         self.graph.node(program).into_iter().flat_map(|node| &node.processes)
     }
 
+    /// Returns what a process is declared to be.
+    pub fn program(&self, name: &ProcessName) -> Option<&Arc<Program>> {
+        self.get(name).map(|process| &process.program)
+    }
+
     /// Returns the living run of a process that is not ready yet, with its program.
     pub fn unready(&self, name: &ProcessName) -> Option<(RunId, &Arc<Program>)> {
         let process = self.get(name)?;
@@ -190,7 +199,8 @@ impl Supervisor {
     /// Returns the goals that operators set; they hold over a reboot.
     pub fn explicit_goals(&self) -> Vec<(ProcessName, Goal, Actor)> {
         let goal = |facts: &Snapshot| {
-            let by = facts.goal_by.clone()?;
+            // What a standby was started for may be long over.
+            let by = facts.goal_by.clone().filter(|by| !by.is_mend())?;
             Some((facts.process.clone(), facts.goal, by))
         };
         self.processes.values().filter_map(|entry| goal(&entry.process.facts)).collect()

@@ -383,6 +383,7 @@ impl Engine {
         let trouble = self.books.keep_active(&active).err();
         self.note_trouble("active configuration", trouble);
         self.settle(generation, outcome, why.clone());
+        self.on_applied(generation, outcome, why.as_deref());
         self.keep_goals();
         self.note_trouble("configuration", None);
         let lack = super::reload::lacks_descriptors(&self.config);

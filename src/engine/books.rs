@@ -10,6 +10,7 @@ use tracing::warn;
 use super::kept::Kept;
 use super::watched::Print;
 use super::{Happening, HappeningKind, active};
+use crate::core::care::{HostFacts, Target, TargetFacts};
 use crate::core::{Actor, Snapshot, Switch};
 use crate::name::{ProcessName, ProgramName, RunId};
 use crate::store::generations::Generations;
@@ -17,7 +18,7 @@ use crate::store::goals::{self, SetGoal};
 use crate::store::journal::{Journal, State};
 use crate::store::runs::RunFiles;
 use crate::store::sources::Active;
-use crate::store::{Note, decisions, events::EventLog, switches};
+use crate::store::{Note, care, decisions, events::EventLog, switches};
 use crate::time::Wall;
 
 /// Key of the next run's number in the journal; no process can be called so.
@@ -31,6 +32,9 @@ const SWITCHES: &str = "!switches";
 
 /// Key of what watched files were like when their programs got their last renewal.
 const PRINTS: &str = "!watched";
+
+/// Key of what the healer remembers of the host; of a target its name follows.
+const CARE: &str = "!care";
 
 /// All that is written down.
 pub(super) struct Books {
@@ -58,6 +62,8 @@ pub(super) struct Past {
     pub(super) prints: BTreeMap<ProgramName, Print>,
     /// Who ended the daemon, and its exit code, when the brain died in the middle of it.
     pub(super) shutdown: Option<(Actor, u8)>,
+    /// What the healer remembered, of the host and of each target.
+    pub(super) care: Option<(HostFacts, Vec<TargetFacts>)>,
     pub(super) notes: Vec<Note>,
 }
 
@@ -95,6 +101,7 @@ impl Books {
             switches: BTreeMap::new(),
             prints: BTreeMap::new(),
             shutdown: None,
+            care: None,
             notes: Vec::new(),
         };
         if rebooted {
@@ -169,6 +176,32 @@ impl Books {
     /// Writes down that the daemon is ending, so that the next brain goes on with it.
     pub(super) fn note_shutdown(&mut self, by: &Actor, code: u8) {
         let result = self.journal.put(SHUTDOWN, &goals::encode_shutdown(by, code));
+        self.journal_result(result);
+    }
+
+    /// Writes down what the healer remembers of a target.
+    pub(super) fn keep_care(&mut self, facts: &TargetFacts) {
+        let key = care_key(&facts.target);
+        let result = self.journal.put(&key, &care::encode_target(facts));
+        self.journal_result(result);
+    }
+
+    /// Writes down what the healer remembers of the host.
+    pub(super) fn keep_care_of_host(&mut self, facts: &HostFacts) {
+        let result = self.journal.put(CARE, &care::encode_host(facts));
+        self.journal_result(result);
+    }
+
+    /// Forgets what the healer remembered of a target.
+    pub(super) fn forget_care(&mut self, target: &Target) {
+        let result = self.journal.delete(&care_key(target));
+        self.journal_result(result);
+    }
+
+    /// Forgets all that the healer remembered: it is in the state directory.
+    pub(super) fn close_care(&mut self, targets: &[Target]) {
+        targets.iter().for_each(|target| self.forget_care(target));
+        let result = self.journal.delete(CARE);
         self.journal_result(result);
     }
 
@@ -293,8 +326,35 @@ impl Books {
 }
 
 impl Past {
+    /// Reads what the healer remembered; without the host's part there is none of this boot.
+    fn read_care(&mut self, state: &State, runtime_dir: &Path, notes: &mut Vec<Note>) {
+        let mut note = |key: &str, error: care::CareError| {
+            notes.push(Note {
+                file: runtime_dir.join("journal"),
+                text: format!("what was remembered as `{key}` is not understood: {error}"),
+            });
+        };
+        let Some(host) = state.get(CARE) else { return };
+        let host = care::decode_host(host).unwrap_or_else(|error| {
+            note(CARE, error);
+            HostFacts::default()
+        });
+        let mut targets = Vec::new();
+        for (key, body) in state.iter().filter(|(key, _)| key.starts_with("!care ")) {
+            match care::decode_target(body) {
+                Ok(facts) => targets.push(facts),
+                Err(error) => note(key, error),
+            }
+        }
+        self.care = Some((host, targets));
+    }
+
     fn read_journal(&mut self, state: &State, runtime_dir: &Path, notes: &mut Vec<Note>) {
+        self.read_care(state, runtime_dir, notes);
         for (key, body) in state {
+            if key.starts_with(CARE) {
+                continue;
+            }
             if key == NEXT_RUN {
                 let number = std::str::from_utf8(body).ok().and_then(|text| text.parse().ok());
                 self.next_run = RunId(number.unwrap_or(1));
@@ -328,6 +388,10 @@ impl Past {
             }
         }
     }
+}
+
+fn care_key(target: &Target) -> String {
+    format!("{CARE} {}", care::name_of(target))
 }
 
 /// Removes decisions of another boot: their times and pids mean nothing any more.

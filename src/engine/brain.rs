@@ -17,6 +17,7 @@ use super::core_loop::{End, Engine, Sources};
 use super::ears::Ears;
 use super::fdstore::FdStore;
 use super::file_watch::FileWatcher;
+use super::healing::Healing;
 use super::held::Held;
 use super::history::History;
 use super::keeper_link::KeeperSender;
@@ -120,6 +121,7 @@ impl Brain {
             books.forget_shutdown();
         }
         let mut trouble = BTreeMap::new();
+        let mut notes = Vec::new();
         for note in &past.notes {
             warn!("{note}");
             trouble.insert(format!("store {}", note.file.display()), note.to_string());
@@ -181,6 +183,13 @@ impl Brain {
         };
         let (ears, heard) = Ears::new();
         let (lookouts, seen) = Lookouts::new();
+        let (healing, remembered, reports) = Healing::open(&config, &mut notes);
+        let is_new = past.care.is_none();
+        let care = past.care.take().or(remembered);
+        for note in &notes {
+            warn!("{note}");
+            trouble.insert(format!("store {}", note.file.display()), note.to_string());
+        }
         let (watch, config_changes) = config_watch::start(&config);
         let (mut file_watcher, touched) = FileWatcher::new();
         file_watcher.arm(&config);
@@ -226,6 +235,7 @@ impl Brain {
             applying,
             ears,
             lookouts,
+            healing,
             instance,
             file_watcher,
             file_changes: FileWatch::default(),
@@ -235,6 +245,7 @@ impl Brain {
         };
         let adopted = found.len();
         engine.take_over(found, past);
+        engine.begin_healing(care, is_new);
         engine.pins.keep_found(engine.runs.iter().map(|(run, hands)| (*run, hands)));
         if setup.cold {
             let runs = engine.runs.iter().map(|(run, hands)| (*run, hands));
@@ -252,6 +263,7 @@ impl Brain {
             read,
             heard,
             seen,
+            reports,
             said,
             door,
         };
@@ -347,6 +359,7 @@ impl Brain {
         // word of the shutdown any more and start everything again.
         let _ = engine.keeper.send(&ToKeeper::Bye { code }, &[]);
         let processes: Vec<_> = engine.core.statuses().map(|status| status.process).collect();
+        engine.close_healing();
         engine.books.close(&processes);
         engine.pins.close();
         engine.pump.stop();

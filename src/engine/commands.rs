@@ -32,6 +32,8 @@ pub(super) struct Order {
     /// Whose surroundings it gets.
     of: Job,
     argv: Vec<String>,
+    /// Beside that: what is set, and what is not.
+    variables: Vec<(String, Option<String>)>,
     reply: oneshot::Sender<Result<Command, String>>,
 }
 
@@ -40,6 +42,8 @@ pub(super) struct Order {
 pub(super) struct Surroundings {
     pub(super) of: Job,
     pub(super) door: Weak<Sender<Task>>,
+    /// What the environment has beside that of the run, or has not.
+    pub(super) variables: Vec<(String, Option<String>)>,
 }
 
 impl Commands for Surroundings {
@@ -47,7 +51,12 @@ impl Commands for Surroundings {
         let (reply, answer) = oneshot::channel();
         if let Some(door) = self.door.upgrade() {
             // A thread that has died answers by dropping the order.
-            let order = Order { of: self.of.clone(), argv: argv.to_vec(), reply };
+            let order = Order {
+                of: self.of.clone(),
+                argv: argv.to_vec(),
+                variables: self.variables.clone(),
+                reply,
+            };
             let _ = door.send(Task::Command(order));
         }
         answer
@@ -71,7 +80,13 @@ impl Workshop {
             transient: true,
         };
         let spawn = &order.of.program.spawn;
-        let environment = environment::build(&order.of, &self.instance)?;
+        let mut environment = environment::build(&order.of, &self.instance)?;
+        for (name, value) in &order.variables {
+            match value {
+                Some(value) => environment.set(name, value),
+                None => environment.unset(name),
+            }
+        }
         let path = environment::find_executable(&order.argv[0], &environment, spawn)?;
         self.commands += 1;
         let name = format!("{}{COMMAND_MARK}{}", leaf_name(&order.of), self.commands);

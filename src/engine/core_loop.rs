@@ -15,6 +15,7 @@ use super::config_watch::ConfigWatch;
 use super::ears::{Ears, Heard};
 use super::fdstore::FdStore;
 use super::file_watch::{FileWatcher, Touched};
+use super::healing::{Healing, Report};
 use super::history::{History, Said};
 use super::keeper_link::{KeeperLink, KeeperSender};
 use super::launch::{Born, Job, Jobs, Launched};
@@ -84,6 +85,7 @@ pub(super) struct Engine {
     pub(super) applying: Option<Applying>,
     pub(super) ears: Ears,
     pub(super) lookouts: Lookouts,
+    pub(super) healing: Healing,
     /// `MEND_INSTANCE` of what this daemon starts.
     pub(super) instance: String,
     pub(super) file_watcher: FileWatcher,
@@ -108,6 +110,7 @@ pub(super) struct Sources {
     pub(super) read: UnboundedReceiver<Read>,
     pub(super) heard: UnboundedReceiver<Heard>,
     pub(super) seen: UnboundedReceiver<Seen>,
+    pub(super) reports: UnboundedReceiver<Report>,
     pub(super) said: UnboundedReceiver<Said>,
     pub(super) door: Door,
 }
@@ -153,12 +156,15 @@ impl Engine {
                 Some(run) = sources.gone.recv() => self.on_gone(run),
                 Some(notice) = sources.notices.recv() => self.on_notice(notice),
                 Some(seen) = sources.seen.recv() => self.on_seen(seen),
+                Some(report) = sources.reports.recv() => self.on_report(report),
                 Some(signal) = sources.signals.recv() => self.on_signal(signal),
                 Some(_) = sources.config_changes.recv() => self.look_at_files(),
                 Some(touched) = sources.touched.recv() => self.on_touched(touched),
                 Some(read) = sources.read.recv() => self.on_read(read),
                 Some(checked) = sources.checked.recv() => self.on_checked(checked),
                 Some(said) = sources.said.recv() => self.on_said(said),
+                // Behind everything that brings programs back to life.
+                () = std::future::ready(()), if self.healing.has_work() => self.heal(),
                 Some(request) = sources.door.requests.recv() => self.on_request(request),
                 // Last: whoever talks without end holds up nobody.
                 Some(heard) = sources.heard.recv() => self.on_heard(heard),
@@ -187,6 +193,7 @@ impl Engine {
             self.systemd.next_ping(),
             self.applying.as_ref().and_then(Applying::next_deadline),
             self.file_changes.next_deadline(),
+            self.healing.next_deadline(),
         ]
         .into_iter()
         .flatten()
@@ -204,6 +211,9 @@ impl Engine {
         }
         if self.file_changes.next_deadline().is_some_and(|at| at <= now) {
             self.renew_due();
+        }
+        if self.healing.next_deadline().is_some_and(|at| at <= now) {
+            self.on_healing_deadline();
         }
         if self.ending.take_deadline(now) {
             self.on_late_shutdown();
@@ -223,6 +233,7 @@ impl Engine {
             } else {
                 debug!(?event, "event");
             }
+            self.foresee(&event);
             let actions = self.core.on_event(clock::now(), event);
             self.perform(actions, &mut pending);
         }
@@ -254,6 +265,7 @@ impl Engine {
                     touched.remove(process);
                     self.books.forget(process);
                     self.lookouts.dismiss(process);
+                    self.forget_life(process);
                     self.trouble.remove(&format!("log {process}"));
                     self.changed.insert(process.clone());
                 }
@@ -268,6 +280,7 @@ impl Engine {
             if let Some(snapshot) = self.core.snapshot(process) {
                 self.books.keep(process, &snapshot);
             }
+            self.note_life(process);
         }
         self.changed.extend(touched.iter().cloned());
         self.note_trouble("state", self.books.trouble());
@@ -323,7 +336,8 @@ impl Engine {
     fn spawn(&mut self, process: ProcessName, run: RunId) -> Result<(), String> {
         let program = self.declared(&process).cloned();
         let program = program.ok_or_else(|| format!("`{process}` is not configured any more"))?;
-        if self.jobs.send(Job { run, process, program }) {
+        let stale_files = self.healing.take_stale_files(&process);
+        if self.jobs.send(Job { run, process, program, stale_files }) {
             return Ok(());
         }
         Err("the thread that starts programs has died".to_owned())
@@ -418,6 +432,7 @@ impl Engine {
             ToBrain::Exited { run, status } => match self.runs.get_mut(&run) {
                 Some(hands) if hands.exit.is_none() => {
                     hands.exit = Some(status);
+                    self.note_exit(run, status);
                     // What it said before its end came before its end.
                     self.hear(run);
                     self.tell(Event::Exited { run, exit: exit_of(status) });
@@ -439,12 +454,13 @@ impl Engine {
     }
 
     fn on_launched(&mut self, launched: Launched) {
-        let Launched { run, process, result } = launched;
+        let Launched { run, process, result, exec } = launched;
         match result {
             Ok(born) => self.on_born(run, process, born),
             Err(failure) => {
                 warn!(%process, %run, "{}", failure.message);
                 self.early_exits.remove(&run);
+                self.note_unborn(&process, exec);
                 self.tell(Event::SpawnFailed { run, failure });
             }
         }
@@ -496,11 +512,12 @@ impl Engine {
         launched: &mut UnboundedReceiver<Launched>,
     ) -> bool {
         self.lookouts.dismiss_all();
+        self.healing.freeze();
         self.jobs.close();
         let until = tokio::time::Instant::now() + LAUNCH_PATIENCE;
         loop {
             match tokio::time::timeout_at(until, launched.recv()).await {
-                Ok(Some(Launched { run, process, result: Ok(born) })) => {
+                Ok(Some(Launched { run, process, result: Ok(born), .. })) => {
                     self.take_born(run, process, born);
                 }
                 Ok(Some(Launched { result: Err(_), .. })) => {}
@@ -553,8 +570,10 @@ impl Engine {
             changed.append(&mut self.changed);
         }
         if !self.waiters.is_empty() {
-            let core = &self.core;
-            self.waiters.check(clock::now(), &changed, |process| core.status(process));
+            let mut waiters = std::mem::take(&mut self.waiters);
+            let status = |process: &_| self.core.status(process).map(|it| self.with_health(it));
+            waiters.check(clock::now(), &changed, status);
+            self.waiters = waiters;
         }
     }
 

@@ -171,8 +171,14 @@ impl Engine {
             Said::Ready => Word::Ready,
             Said::MainPid(pid) => return self.on_main_pid(run, pid),
             Said::Status(text) => Word::Status(text),
-            Said::Extend(time) => Word::Extend(time),
-            Said::Alive => Word::Alive,
+            Said::Extend(time) => {
+                self.note_more_time(run, time);
+                Word::Extend(time)
+            }
+            Said::Alive => {
+                self.note_beat(run);
+                Word::Alive
+            }
             Said::Hung => Word::Hung,
             Said::Watchdog(time) => Word::Watchdog(time),
         };

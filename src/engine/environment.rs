@@ -78,6 +78,16 @@ impl Environment {
         self.0.insert(name.into(), value.into());
     }
 
+    /// Returns the value of a variable.
+    pub(super) fn get(&self, name: &str) -> Option<String> {
+        self.0.get(&OsString::from(name)).map(|value| value.to_string_lossy().into_owned())
+    }
+
+    /// Takes a variable away.
+    pub(super) fn unset(&mut self, name: &str) {
+        self.0.remove(&OsString::from(name));
+    }
+
     pub(super) fn path(&self) -> String {
         self.0
             .get(&OsString::from("PATH"))

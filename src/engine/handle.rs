@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, oneshot};
 
+use super::healing::HealingRequest;
 use crate::config::show::Shown;
 use crate::core::{Actor, Plan, ProcessStatus};
 pub use crate::core::{Happening, HappeningKind};
@@ -81,6 +82,8 @@ pub enum Request {
     Config {
         reply: oneshot::Sender<Result<Vec<Shown>, Refusal>>,
     },
+    /// Something about checks and healing.
+    Healing(HealingRequest),
     /// Where the logs of these processes are.
     LogPlaces {
         names: Vec<String>,
@@ -252,6 +255,8 @@ pub struct DaemonStatus {
     pub warnings: Vec<String>,
     /// `running`, `stopping`.
     pub phase: &'static str,
+    /// `NORMAL`, `DEGRADED`, `EMERGENCY`.
+    pub mode: &'static str,
 }
 
 /// What a reload changed.
@@ -299,7 +304,7 @@ pub fn door() -> (Handle, Door) {
 }
 
 impl Handle {
-    async fn ask<T>(
+    pub(super) async fn ask<T>(
         &self,
         request: impl FnOnce(oneshot::Sender<T>) -> Request,
     ) -> Result<T, Refusal> {

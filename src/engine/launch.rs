@@ -31,6 +31,7 @@ use super::keeper_link::KeeperSender;
 use crate::capture::Channel;
 use crate::config::{Program, Sink, Stdin};
 use crate::core::SpawnFailure;
+use crate::core::care::evidence::ExecFailure;
 use crate::keeper::wire::ToKeeper;
 use crate::name::{ProcessName, RunId};
 use crate::os::cgroup::Cgroups;
@@ -38,6 +39,7 @@ use crate::os::explain::{Stage, explain_exec};
 use crate::os::pidfd::PidFd;
 use crate::os::spawn::{Parent, Plan, SpawnError, Spawner};
 use crate::os::{limits, notify_socket, process};
+use crate::probe::evidence::exec_failure;
 use crate::store::runs::{RunFiles, RunHeader};
 
 /// Pipe size for root, who is exempt from the per-user limit; see pipe(7).
@@ -52,6 +54,14 @@ pub(super) struct Job {
     pub(super) run: RunId,
     pub(super) process: ProcessName,
     pub(super) program: Arc<Program>,
+    /// What is removed before, as nothing of the run before lives any more.
+    pub(super) stale_files: Vec<PathBuf>,
+}
+
+impl Job {
+    pub(super) fn new(run: RunId, process: ProcessName, program: Arc<Program>) -> Self {
+        Self { run, process, program, stale_files: Vec::new() }
+    }
 }
 
 /// What the thread is asked for.
@@ -67,6 +77,20 @@ pub(super) struct Launched {
     pub(super) run: RunId,
     pub(super) process: ProcessName,
     pub(super) result: Result<Born, SpawnFailure>,
+    /// Why the program could not be executed, if that was it.
+    pub(super) exec: Option<ExecFailure>,
+}
+
+/// Why a run did not come to life.
+struct Unborn {
+    failure: SpawnFailure,
+    exec: Option<ExecFailure>,
+}
+
+impl From<SpawnFailure> for Unborn {
+    fn from(failure: SpawnFailure) -> Self {
+        Self { failure, exec: None }
+    }
 }
 
 /// A run that executes its program.
@@ -139,8 +163,11 @@ pub(super) fn start(
                     continue;
                 }
             };
-            let result = workshop.launch(&mut spawner, &job);
-            let launched = Launched { run: job.run, process: job.process, result };
+            let (result, exec) = match workshop.launch(&mut spawner, &job) {
+                Ok(born) => (Ok(born), None),
+                Err(Unborn { failure, exec }) => (Err(failure), exec),
+            };
+            let launched = Launched { run: job.run, process: job.process, result, exec };
             if done.send(launched).is_err() {
                 return;
             }
@@ -157,7 +184,7 @@ struct Output {
 }
 
 impl Workshop {
-    fn launch(&self, spawner: &mut Spawner, job: &Job) -> Result<Born, SpawnFailure> {
+    fn launch(&self, spawner: &mut Spawner, job: &Job) -> Result<Born, Unborn> {
         let result = self.try_launch(spawner, job);
         if result.is_err() {
             // The run never existed: nobody may find traces of it.
@@ -174,11 +201,12 @@ impl Workshop {
         result
     }
 
-    fn try_launch(&self, spawner: &mut Spawner, job: &Job) -> Result<Born, SpawnFailure> {
+    fn try_launch(&self, spawner: &mut Spawner, job: &Job) -> Result<Born, Unborn> {
         let spawn = &job.program.spawn;
         let mut environment = environment::build(job, &self.instance)?;
-        let path = environment::find_executable(&spawn.argv[0], &environment, spawn)?;
-        let mut warnings = Vec::new();
+        let path = environment::find_executable(&spawn.argv[0], &environment, spawn)
+            .map_err(|failure| not_found(failure, &spawn.argv[0], &environment))?;
+        let mut warnings = remove_stale(&job.stale_files);
         if self.files.ensure().map_err(|e| failure("cannot make the run's directory", &e))? {
             warnings.push(
                 "the runtime directory was deleted; what ran before would not be found after a \
@@ -245,7 +273,10 @@ impl Workshop {
         };
         let spawned = spawner
             .spawn(&plan)
-            .map_err(|SpawnError { errno, stage }| explain_exec(errno, stage, &path, spawn))?;
+            .map_err(|SpawnError { errno, stage }| Unborn {
+                failure: explain_exec(errno, stage, &path, spawn),
+                exec: (stage == Stage::Exec).then(|| exec_failure(errno, &path)),
+            })?;
         for (stage, error) in &spawned.refused {
             warnings.push(refusal(*stage, error, spawn));
         }
@@ -345,6 +376,24 @@ fn hash_of(spawn: &crate::config::Spawn) -> u64 {
 
 pub(super) fn leaf_name(job: &Job) -> String {
     format!("{}.{}", job.process, job.run)
+}
+
+/// Says whether a command that cannot be found is there, and may only not be executed.
+fn not_found(failure: SpawnFailure, command: &str, environment: &Environment) -> Unborn {
+    let search = environment.path();
+    let is_there = search.split(':').any(|place| Path::new(place).join(command).exists());
+    let errno = if is_there { libc::EACCES } else { libc::ENOENT };
+    Unborn { failure, exec: Some(exec_failure(errno, Path::new(command))) }
+}
+
+/// Removes files and sockets that the run before has left; returns what could not be removed.
+fn remove_stale(files: &[PathBuf]) -> Vec<String> {
+    let remove = |path: &PathBuf| match std::fs::remove_file(path) {
+        Ok(()) => None,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => Some(format!("cannot remove the stale `{}`: {error}", path.display())),
+    };
+    files.iter().filter_map(remove).collect()
 }
 
 fn failure(what: &str, error: &io::Error) -> SpawnFailure {

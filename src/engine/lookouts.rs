@@ -98,8 +98,9 @@ impl Engine {
                 None => return,
             },
             Ready::Probe(probing) => {
-                let of = Job { run, process: process.clone(), program };
-                let surroundings = Surroundings { of, door: self.jobs.door() };
+                let of = Job::new(run, process.clone(), program);
+                let surroundings =
+                    Surroundings { of, door: self.jobs.door(), variables: Vec::new() };
                 let sender = self.lookouts.sender.clone();
                 let probes = probe_until_ready(run, probing.clone(), surroundings, sender);
                 vec![AbortOnDropHandle::new(tokio::spawn(probes))]

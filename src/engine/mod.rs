@@ -54,6 +54,8 @@ mod ears;
 
 mod lookouts;
 
+mod healing;
+
 mod environment;
 
 mod keeper_link;
@@ -86,6 +88,9 @@ pub(crate) use adopt::{descriptors_to_adopt, has_runs};
 pub(crate) use brain::{Brain, Ended, Setup};
 pub(crate) use generations::{LastGood, last_good};
 pub use handle::*;
+pub use healing::{
+    CheckStatus, Checks, HealingRequest, Why, Whys, shown_target,
+};
 pub(crate) use held::Held;
 pub(crate) use reload::descriptors_to_start;
 pub(crate) use successor::replace_keeper;

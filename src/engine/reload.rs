@@ -300,6 +300,7 @@ impl Engine {
         self.watch.arm(&self.config);
         self.file_watcher.arm(&self.config);
         self.keep_changes_that_count();
+        self.configure_healing();
         (self.on_reload)(&self.config);
     }
 

@@ -45,6 +45,7 @@ pub(super) fn serve(engine: &mut Engine, request: Request) {
         Request::LogPlaces { names, reply } => {
             let _ = reply.send(engine.log_places(&names));
         }
+        Request::Healing(request) => engine.serve_healing(request),
         Request::Config { reply } => engine.show_config(reply),
         Request::Upgrade { by, binary, patience, reply } => {
             engine.begin_upgrade(by, Wanted { binary, patience }, Some(reply));
@@ -71,11 +72,14 @@ impl Engine {
 
     fn status(&self, names: &[String]) -> Result<Status, Refusal> {
         let processes: Vec<ProcessStatus> = if names.is_empty() {
-            self.core.statuses().collect()
+            self.core.statuses().map(|status| self.with_health(status)).collect()
         } else {
             let wanted = self.selected(names)?;
-            self.core.statuses().filter(|status| wanted.contains(&status.process)).collect()
+            let chosen = self.core.statuses().filter(|it| wanted.contains(&it.process));
+            chosen.map(|status| self.with_health(status)).collect()
         };
+        let mut warnings: Vec<String> = self.trouble.values().cloned().collect();
+        warnings.extend(self.health_warnings());
         Ok(Status {
             daemon: DaemonStatus {
                 version: env!("CARGO_PKG_VERSION"),
@@ -83,8 +87,9 @@ impl Engine {
                 keeper_pid: std::os::unix::process::parent_id(),
                 started: self.started,
                 config: self.config_path.clone(),
-                warnings: self.trouble.values().cloned().collect(),
+                warnings,
                 phase: if self.ending.is_under_way() { "stopping" } else { "running" },
+                mode: self.healing.mode(),
             },
             processes,
             now: (clock::now(), clock::wall()),
@@ -195,7 +200,7 @@ impl Engine {
         before
             .iter()
             .filter_map(|(process, before)| {
-                let status = self.core.status(process)?;
+                let status = self.core.status(process).map(|it| self.with_health(it))?;
                 let (result, message) = judge(verb, before, &status)
                     .unwrap_or_else(|| (OutcomeKind::Done, status.reason.clone()));
                 Some(Outcome { process: process.clone(), result, message, status })

@@ -80,6 +80,8 @@ pub struct Decision {
     failing: Option<(String, bool)>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     because: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    shed: Option<By>,
     #[serde(default, skip_serializing_if = "is_zero")]
     known: u64,
 }
@@ -133,8 +135,8 @@ enum ExitRecord {
     Unknown,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct BreakerRecord {
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct BreakerRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     open_until: Option<u64>,
     #[serde(default, skip_serializing_if = "is_false")]
@@ -146,12 +148,12 @@ struct BreakerRecord {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_false(value: &bool) -> bool {
+pub(super) fn is_false(value: &bool) -> bool {
     !value
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_zero(number: &u64) -> bool {
+pub(super) fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
@@ -187,7 +189,7 @@ impl From<SaidRecord> for Said {
     }
 }
 
-fn nanos_of(duration: Duration) -> u64 {
+pub(super) fn nanos_of(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
@@ -232,6 +234,7 @@ impl From<&Snapshot> for Decision {
             said: (&snapshot.said).into(),
             failing: snapshot.failing.as_ref().map(|f| (f.why.clone(), f.counted_as_running)),
             because: snapshot.because.clone(),
+            shed: snapshot.shed.as_ref().map(By::from),
             known: snapshot.known.0,
         }
     }
@@ -268,6 +271,7 @@ impl TryFrom<Decision> for Snapshot {
                 .failing
                 .map(|(why, counted_as_running)| Failing { why, counted_as_running }),
             because: decision.because,
+            shed: decision.shed.map(Actor::from),
             known: RunId(decision.known),
         })
     }
@@ -493,6 +497,7 @@ mod tests {
                 failing: failing
                     .map(|(why, counted_as_running)| Failing { why, counted_as_running }),
                 because,
+                shed: flags.2.then(|| Actor::mend("a test".into(), Wall(1))),
                 known: RunId(known),
             }
         }

@@ -49,6 +49,30 @@ enum Kind {
         request: String,
         outcome: String,
     },
+    Check {
+        target: String,
+        check: String,
+        from: String,
+        to: String,
+        detail: String,
+    },
+    Incident {
+        incident: u64,
+        target: String,
+        what: String,
+        sentence: String,
+    },
+    Alert {
+        what: String,
+        target: String,
+        incident: Option<u64>,
+        sentence: String,
+    },
+    Mode {
+        from: String,
+        to: String,
+        reasons: Vec<String>,
+    },
     Daemon {
         what: String,
         detail: String,
@@ -236,6 +260,16 @@ impl From<&Happening> for Line {
             HappeningKind::Audit { by, uid, request, outcome } => {
                 Kind::Audit { by, uid, request, outcome }
             }
+            HappeningKind::Check { target, check, from, to, detail } => {
+                Kind::Check { target, check, from, to, detail }
+            }
+            HappeningKind::Incident { incident, target, what, sentence } => {
+                Kind::Incident { incident, target, what, sentence }
+            }
+            HappeningKind::Alert { what, target, incident, sentence } => {
+                Kind::Alert { what, target, incident, sentence }
+            }
+            HappeningKind::Mode { from, to, reasons } => Kind::Mode { from, to, reasons },
             HappeningKind::Daemon { what, detail } => Kind::Daemon { what, detail },
         };
         Self { id: happening.id, at: happening.at.0, kind }
@@ -251,6 +285,16 @@ impl From<Line> for Happening {
             Kind::Audit { by, uid, request, outcome } => {
                 HappeningKind::Audit { by, uid, request, outcome }
             }
+            Kind::Check { target, check, from, to, detail } => {
+                HappeningKind::Check { target, check, from, to, detail }
+            }
+            Kind::Incident { incident, target, what, sentence } => {
+                HappeningKind::Incident { incident, target, what, sentence }
+            }
+            Kind::Alert { what, target, incident, sentence } => {
+                HappeningKind::Alert { what, target, incident, sentence }
+            }
+            Kind::Mode { from, to, reasons } => HappeningKind::Mode { from, to, reasons },
             Kind::Daemon { what, detail } => HappeningKind::Daemon { what, detail },
         };
         Self { id: line.id, at: Wall(line.at), kind }

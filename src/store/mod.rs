@@ -16,6 +16,8 @@ pub mod events;
 
 pub mod decisions;
 
+pub mod care;
+
 pub mod goals;
 
 pub mod switches;

@@ -5,7 +5,7 @@ use std::env;
 use std::thread;
 use std::time::Duration;
 
-use crate::harness::{Daemon, is_full, wait_for};
+use crate::harness::{Daemon, Setup, is_full, wait_for};
 use crate::proc;
 
 /// How many programs; `MEND_TEST_MANY` for a small machine.
@@ -49,9 +49,9 @@ fn a_thousand_replicas_are_ended_by_one_sigterm_to_the_daemon() {
 
 #[test]
 fn a_hundred_quiet_programs_wake_neither_keeper_nor_brain() {
-    let daemon = Daemon::start(
-        "[program.s]\ncommand = ['sleep', '100000']\nreplicas = 100\nstart_period = 0\n",
-    );
+    let programs = "[program.s]\ncommand = ['sleep', '100000']\nreplicas = 100\nstart_period = 0\n";
+    // Looks at the host have a pace of their own.
+    let daemon = Setup::new(programs).supervisor("default_checks = false").start();
     daemon.wait_until("all to run", |s| s.programs.iter().all(|p| p.state == "RUNNING"));
     let (keeper, brain) = (daemon.keeper_pid(), daemon.brain_pid());
     let count = || proc::voluntary_switches(keeper) + proc::voluntary_switches(brain);

@@ -150,6 +150,7 @@ impl Kernel {
             | Event::ConfigureMix(_)
             | Event::Operator(_)
             | Event::FilesChanged { .. }
+            | Event::Mend { .. }
             | Event::DeadlineReached => {}
         }
         if !self.calm && self.rng.u8(..8) == 0 {

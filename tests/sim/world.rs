@@ -14,7 +14,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use mendd::config::{Program, Ready};
 use mendd::core::{
-    Action, Actor, Command, Event, Goal, Restore, Snapshot, StateCode, Supervisor, Switch,
+    Action, Actor, Command, Event, Goal, Mending, Restore, Snapshot, StateCode, Supervisor, Switch,
 };
 use mendd::name::{ProcessName, ProgramName, RunId};
 use mendd::store::decisions;
@@ -126,7 +126,7 @@ impl World {
         let processes: Vec<ProcessName> =
             all.into_iter().filter(|_| self.rng.u8(..3) == 0).collect();
         let by = actor();
-        let command = match self.rng.u8(..13) {
+        let command = match self.rng.u8(..16) {
             0..5 => Command::Start { processes, by },
             5..7 => Command::Stop { processes, by },
             7..9 => Command::Restart { processes, by },
@@ -135,6 +135,7 @@ impl World {
                 let programs = self.some_program().into_iter().collect();
                 Command::Switch { programs, enabled: self.rng.bool(), by }
             }
+            12..15 => return self.mend(processes),
             _ => {
                 let Some(program) = self.some_program() else { return };
                 let cause = "`/a` changed".to_owned();
@@ -143,6 +144,21 @@ impl World {
             }
         };
         self.send(Event::Operator(command));
+    }
+
+    /// A remedy does something to processes.
+    fn mend(&mut self, mut processes: Vec<ProcessName>) {
+        let all = [Mending::Replace, Mending::Shed, Mending::Unshed, Mending::Disengage];
+        let what = match self.rng.u8(..5) {
+            // A standby that was stopped by hand may be started again.
+            4 => {
+                processes.retain(|process| !self.stopped.contains(process));
+                Mending::Engage
+            }
+            number => all[usize::from(number)],
+        };
+        let by = Actor::mend("incident 1".into(), Wall(0));
+        self.send(Event::Mend { what, processes, by });
     }
 
     fn some_program(&mut self) -> Option<ProgramName> {

@@ -4,6 +4,7 @@ use clap::{Args, CommandFactory, ValueEnum};
 use clap_complete::Shell;
 
 use super::status;
+use crate::api::view::ChecksView;
 use crate::client::Context;
 use crate::client::cli::Cli;
 use crate::client::exit::Exit;
@@ -15,9 +16,9 @@ Examples:
   mendctl completion fish > ~/.config/fish/completions/mendctl.fish";
 
 /// The verbs that take names, as the shells' patterns list them.
-const NAMED: [&str; 11] = [
+const NAMED: [&str; 16] = [
     "status", "start", "stop", "restart", "enable", "disable", "reload", "signal", "logs", "tail",
-    "wait",
+    "wait", "check", "why", "heal", "hold", "release",
 ];
 
 #[derive(Debug, Clone, Args)]
@@ -33,6 +34,8 @@ pub struct CompleteArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum What {
     Names,
+    /// Also those of checks.
+    Checks,
 }
 
 pub(crate) fn run(context: &mut Context, args: &CompletionArgs) -> Result<Exit, Failure> {
@@ -44,7 +47,6 @@ pub(crate) fn run(context: &mut Context, args: &CompletionArgs) -> Result<Exit, 
 /// Prints names, one a line; nothing at all when the daemon cannot be asked, because a
 /// completion must not disturb the command line.
 pub(crate) async fn complete(context: &mut Context, args: &CompleteArgs) -> Result<Exit, Failure> {
-    let What::Names = args.what;
     let Ok(answer) = status::get(context, &[]).await else { return Ok(Exit::Ok) };
     let mut names: Vec<String> = Vec::new();
     for process in answer.value.programs {
@@ -55,6 +57,13 @@ pub(crate) async fn complete(context: &mut Context, args: &CompleteArgs) -> Resu
         names.extend([process.program, process.name]);
     }
     names.push("all".to_owned());
+    if args.what == What::Checks
+        && let Ok(answer) = context.client.get::<ChecksView>("/v1/checks").await
+    {
+        names.push("host".to_owned());
+        let checks = answer.value.checks.iter();
+        names.extend(checks.map(|check| format!("{}/{}", check.target, check.check)));
+    }
     names.sort_unstable();
     names.dedup();
     context.printer.line(&names.join("\n"))?;
@@ -84,8 +93,9 @@ fn bash_names() -> String {
         case "$word" in {verbs}) verb="$word"; break ;; esac
     done
     if [[ -n "$verb" && "$current" != -* ]]; then
-        local IFS=$'\n'
-        COMPREPLY+=($(compgen -W "$(mendctl __complete names 2>/dev/null)" -- "$current"))
+        local IFS=$'\n' what=names
+        [[ "$verb" == check ]] && what=checks
+        COMPREPLY+=($(compgen -W "$(mendctl __complete $what 2>/dev/null)" -- "$current"))
         if declare -F __ltrim_colon_completions >/dev/null; then
             __ltrim_colon_completions "$current"
         fi
@@ -100,7 +110,9 @@ fn fish_names() -> String {
     let verbs = NAMED.join(" ");
     format!(
         "complete -c mendctl -n '__fish_seen_subcommand_from {verbs}' -f \
-         -a '(mendctl __complete names 2>/dev/null)'\n"
+         -a '(mendctl __complete names 2>/dev/null)'\n\
+         complete -c mendctl -n '__fish_seen_subcommand_from check' -f \
+         -a '(mendctl __complete checks 2>/dev/null)'\n"
     )
 }
 
@@ -132,7 +144,7 @@ mod tests {
     fn every_shell_with_live_names_asks_for_them() {
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
             let script = script(shell);
-            assert!(script.contains("mendctl __complete names"), "{shell}: {script}");
+            assert!(script.contains("mendctl __complete "), "{shell}: {script}");
         }
         let zsh = script(Shell::Zsh);
         assert!(zsh.matches(":_mendctl_names'").count() >= NAMED.len(), "{zsh}");

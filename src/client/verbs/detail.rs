@@ -78,6 +78,8 @@ fn facts(process: &ProcessView, look: &Look, now: Timestamp) -> String {
     if process.health != "none" {
         fact("health", process.health.clone());
     }
+    let tells = |id| format!("{id} in progress; `mendctl why {}` tells", process.name);
+    fact("incident", process.incident.map(tells).unwrap_or_default());
     fact("says", process.status_text.clone().unwrap_or_default());
     fact("ready", readiness(process, now));
     fact("memory", process.memory_bytes.map(memory).unwrap_or_default());

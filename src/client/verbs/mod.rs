@@ -34,6 +34,14 @@ pub(super) mod wait;
 
 pub(super) mod watch;
 
+pub(super) mod check;
+
+pub(super) mod why;
+
+pub(super) mod heal;
+
+pub(super) mod hold;
+
 pub(super) mod shutdown;
 
 pub(super) mod upgrade;
@@ -73,6 +81,11 @@ pub(super) async fn run(context: &mut Context, verb: Verb) -> Result<Exit, Failu
         Verb::Tail(args) => logs::run(context, &args, true).await,
         Verb::Wait(args) => wait::run(context, &args).await,
         Verb::Watch(args) => watch::run(context, &args).await,
+        Verb::Check(args) => check::run(context, &args).await,
+        Verb::Why(args) => why::run(context, &args).await,
+        Verb::Heal(args) => heal::run(context, &args).await,
+        Verb::Hold(args) => hold::hold(context, &args).await,
+        Verb::Release(args) => hold::release(context, &args).await,
         Verb::Shutdown(args) => shutdown::run(context, &args).await,
         Verb::Upgrade(args) => upgrade::run(context, &args).await,
         Verb::Version => version::run(context).await,

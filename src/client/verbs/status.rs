@@ -86,7 +86,7 @@ fn warn(context: &mut Context, status: &StatusView) {
     for warning in &status.daemon.warnings {
         context.printer.notice(&format!("warning: {warning}"));
     }
-    if status.mode != "normal" {
+    if status.mode == "stopping" {
         context.printer.notice(&format!("mendd is {}", status.mode));
     }
 }

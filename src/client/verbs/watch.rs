@@ -20,7 +20,7 @@ Examples:
 
 #[derive(Debug, Clone, Args)]
 pub struct WatchArgs {
-    /// Only events of this kind: state, audit, daemon; what was lost is always said
+    /// Only events of this kind: state, check, incident, alert, mode, audit, daemon; what was lost is always said
     #[arg(long, value_name = "KIND")]
     pub kind: Vec<String>,
 }
@@ -53,25 +53,27 @@ fn wants(args: &WatchArgs, event: &EventView) -> bool {
     args.kind.is_empty() || event.kind == "gap" || args.kind.contains(&event.kind)
 }
 
-/// Writes `12:00:01 state  web:0 STARTING -> RUNNING ready pid=7`: the members that people look
+/// Writes `12:00:01 state    web:0 STARTING -> RUNNING ready pid=7`: the members that people look
 /// for first, the others behind.
 fn render(event: &EventView, look: &Look) -> String {
     let clock = paint(look.color, Style::new().dimmed(), &when::clock(&event.at));
-    let kind = format!("{:<6}", event.kind);
+    let kind = format!("{:<8}", event.kind);
     let mut words = Vec::new();
     let mut rest = event.data.clone();
     let mut take = |key: &str| {
         let value = rest.as_object_mut()?.remove(key)?;
         Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
     };
-    words.extend(["process", "by", "request", "what"].into_iter().filter_map(&mut take));
+    words.extend(
+        ["process", "target", "check", "by", "request", "what"].into_iter().filter_map(&mut take),
+    );
     let arrow = if look.unicode { "→" } else { "->" };
     let (from, to) = (take("from"), take("to"));
     match (from, to) {
         (Some(from), Some(to)) => words.push(format!("{from} {arrow} {to}")),
         (from, to) => words.extend(from.into_iter().chain(to)),
     }
-    for key in ["outcome", "detail"] {
+    for key in ["outcome", "detail", "sentence"] {
         words.extend(take(key).filter(|text| !text.is_empty() && text != "null"));
     }
     if let Value::Object(members) = &rest {
@@ -100,7 +102,7 @@ mod tests {
             data: json!({ "pid": 7, "from": "STARTING", "to": "RUNNING", "process": "web:0",
                           "detail": "ready", "exit": null }),
         };
-        let expected = "not a time state  web:0 STARTING -> RUNNING ready pid=7";
+        let expected = "not a time state    web:0 STARTING -> RUNNING ready pid=7";
         assert_eq!(render(&event, &Look::plain()), expected);
     }
 }

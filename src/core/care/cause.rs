@@ -103,6 +103,45 @@ pub fn find(evidence: &Evidence) -> Finding {
 }
 
 impl Cause {
+    /// All of them.
+    pub const ALL: [Self; 30] = [
+        Self::Intended,
+        Self::DependencyDown,
+        Self::CommandMissing,
+        Self::NotAllowed,
+        Self::LibraryMissing,
+        Self::ConfigurationBroken,
+        Self::PortTaken,
+        Self::DiskFull,
+        Self::OutOfMemory,
+        Self::OutOfDescriptors,
+        Self::OutOfTasks,
+        Self::OutOfConnections,
+        Self::CertificateExpired,
+        Self::ForbiddenSystemCall,
+        Self::CpuLimit,
+        Self::Crashed,
+        Self::Killed,
+        Self::Frozen,
+        Self::Blocked,
+        Self::Wedged,
+        Self::NotListening,
+        Self::Slow,
+        Self::Silent,
+        Self::LogStorm,
+        Self::HostOverloaded,
+        Self::WrongAnswer,
+        Self::OverLimit,
+        Self::ExitedWithError,
+        Self::Ended,
+        Self::Unknown,
+    ];
+
+    /// Returns the cause that this is the word for.
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|cause| cause.word() == word)
+    }
+
     /// Returns the word for it.
     pub fn word(self) -> &'static str {
         match self {

@@ -350,6 +350,25 @@ pub enum AlertKind {
     Recovered,
 }
 
+impl AlertKind {
+    /// Returns the word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Asked => "asked",
+            Self::RemedyFailed => "remedy-failed",
+            Self::Quarantined => "quarantined",
+            Self::Unhealable => "unhealable",
+            Self::CheckBroken => "check-broken",
+            Self::Flapping => "flapping",
+            Self::KeepsFailing => "keeps-failing",
+            Self::UndoFailed => "undo-failed",
+            Self::Panic => "panic",
+            Self::PanicOver => "panic-over",
+            Self::Recovered => "recovered",
+        }
+    }
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -146,6 +146,14 @@ impl Care {
         &self.host
     }
 
+    /// Returns how a target's checks see it, all together.
+    pub fn health(&self, target: &Target) -> super::HealthState {
+        let Some(patient) = self.patients.get(target) else { return super::HealthState::None };
+        let held = patient.is_held();
+        let states = patient.facts.checks.values().map(|facts| facts.health.state(held));
+        states.max_by_key(|state| state.weight()).unwrap_or(super::HealthState::None)
+    }
+
     /// Returns why a target is, or is not, being healed.
     pub fn standing(&self, target: &Target) -> Option<&Standing> {
         self.patients.get(target).map(|patient| &patient.standing)

@@ -458,6 +458,22 @@ impl Verdict {
 }
 
 impl HealthState {
+    /// Returns how much it says about a target that other checks see in other states.
+    pub(super) fn weight(self) -> u8 {
+        match self {
+            Self::None => 0,
+            Self::Up => 1,
+            Self::Starting => 2,
+            Self::Broken => 3,
+            Self::Suspect => 4,
+            Self::Flapping => 5,
+            Self::Down => 6,
+            Self::Verifying => 7,
+            Self::Healing => 8,
+            Self::Held => 9,
+        }
+    }
+
     /// Returns the word for it.
     pub fn word(self) -> &'static str {
         match self {

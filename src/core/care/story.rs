@@ -92,6 +92,30 @@ pub enum Closing {
 }
 
 impl Story {
+    /// Returns the word for the kind of entry.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Failed { .. } => "failed",
+            Self::Ended { .. } => "ended",
+            Self::Panicked { .. } => "panicked",
+            Self::Cause(_) => "cause",
+            Self::Waiting { .. } => "waiting",
+            Self::Confirmed => "confirmed",
+            Self::Began { .. } => "began",
+            Self::Would { .. } => "would",
+            Self::StepFailed { .. } => "step-failed",
+            Self::Undone { .. } => "undone",
+            Self::NotDone { .. } => "not-done",
+            Self::Verifying { .. } => "verifying",
+            Self::Verified { .. } => "verified",
+            Self::NotVerified { .. } => "not-verified",
+            Self::Quarantined { .. } => "quarantined",
+            Self::Recovered { .. } => "recovered",
+            Self::Relapsed => "relapsed",
+            Self::Closed(_) => "closed",
+        }
+    }
+
     /// Says it in a sentence that goes on from the target's name.
     pub fn sentence(&self) -> String {
         match self {

@@ -23,30 +23,6 @@ pub(super) enum Turn<'s> {
     GoesOn,
 }
 
-/// Returns the word for the kind of an entry.
-pub(super) fn word(story: &Story) -> &'static str {
-    match story {
-        Story::Failed { .. } => "failed",
-        Story::Ended { .. } => "ended",
-        Story::Panicked { .. } => "panicked",
-        Story::Cause(_) => "cause",
-        Story::Waiting { .. } => "waiting",
-        Story::Confirmed => "confirmed",
-        Story::Began { .. } => "began",
-        Story::Would { .. } => "would",
-        Story::StepFailed { .. } => "step-failed",
-        Story::Undone { .. } => "undone",
-        Story::NotDone { .. } => "not-done",
-        Story::Verifying { .. } => "verifying",
-        Story::Verified { .. } => "verified",
-        Story::NotVerified { .. } => "not-verified",
-        Story::Quarantined { .. } => "quarantined",
-        Story::Recovered { .. } => "recovered",
-        Story::Relapsed => "relapsed",
-        Story::Closed(_) => "closed",
-    }
-}
-
 pub(super) fn turn(story: &Story) -> Turn<'_> {
     match story {
         Story::Failed { check, .. } => Turn::Opens { check: Some(check.as_str()) },

@@ -97,7 +97,7 @@ fn write_story(
     };
     connection
         .prepare_cached("INSERT INTO steps (incident, at, kind, sentence) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![row, at.0, told::word(story), sentence])?;
+        .execute(params![row, at.0, story.word(), sentence])?;
     match told::turn(story) {
         Turn::Opens { .. } | Turn::GoesOn => {}
         Turn::Explains(finding) => {

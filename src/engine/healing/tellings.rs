@@ -1,0 +1,89 @@
+//! What healing says: to the history, to those who watch, to the daemon's log.
+
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::super::HappeningKind;
+use super::super::core_loop::Engine;
+use super::super::history::Record;
+use crate::config::Remedy;
+use crate::core::care::mode::Mode;
+use crate::core::care::{Alert, HealthChange, IncidentId, RemedyId, RemedyResult, Story, Target};
+use crate::os::clock;
+
+/// How a target is called where names are shown and asked for.
+pub fn shown_target(target: &Target) -> String {
+    match target {
+        Target::Host => "host".to_owned(),
+        Target::Process(process) => process.to_string(),
+    }
+}
+
+impl Engine {
+    pub(super) fn tell_story(&mut self, incident: IncidentId, target: Target, story: Story) {
+        let sentence = story.sentence();
+        info!(incident = incident.0, "{target} {sentence}");
+        let at = clock::wall();
+        let what = story.word().to_owned();
+        self.happened(HappeningKind::Incident {
+            incident: incident.0,
+            target: shown_target(&target),
+            what,
+            sentence,
+        });
+        self.history.record(Record::Told { at, incident, target, story });
+    }
+
+    pub(super) fn note_remedy_over(
+        &mut self,
+        remedy: RemedyId,
+        target: Target,
+        what: &Remedy,
+        result: RemedyResult,
+        took: Duration,
+    ) {
+        self.healing.remedies.doing.remove(&remedy);
+        let (at, what) = (clock::wall(), what.word().to_owned());
+        self.history.record(Record::RemedyOver { at, remedy, target, what, result, took });
+    }
+
+    pub(super) fn announce_health(&mut self, change: HealthChange) {
+        let HealthChange { check, from, to, detail } = change;
+        let (from, to) = (from.word(), to.word());
+        info!(check = %check.check, target = %check.target, from, to, "{detail}");
+        self.happened(HappeningKind::Check {
+            target: shown_target(&check.target),
+            check: check.check.to_string(),
+            from: from.to_owned(),
+            to: to.to_owned(),
+            detail,
+        });
+    }
+
+    pub(super) fn alert(&mut self, alert: Alert) {
+        let Alert { kind, target, incident, sentence } = alert;
+        warn!(alert = kind.word(), incident = incident.map(|it| it.0), "{sentence}");
+        self.happened(HappeningKind::Alert {
+            what: kind.word().to_owned(),
+            target: shown_target(&target),
+            incident: incident.map(|it| it.0),
+            sentence,
+        });
+    }
+
+    pub(super) fn on_mode(&mut self, from: Mode, to: Mode, reasons: Vec<String>) {
+        let (from, to) = (from.word(), to.word());
+        warn!(from, to, "the mode has changed: {}", reasons.join("; "));
+        if let Some(argv) = self.config.on_mode_change.clone() {
+            let variables = [
+                ("MEND_MODE", to.to_owned()),
+                ("MEND_MODE_BEFORE", from.to_owned()),
+                ("MEND_MODE_REASONS", reasons.join("\n")),
+            ];
+            let variables = variables.map(|(name, value)| (name.to_owned(), value)).to_vec();
+            self.run_mode_hook(argv, variables);
+        }
+        self.happened(HappeningKind::Mode { from: from.to_owned(), to: to.to_owned(), reasons });
+    }
+}
