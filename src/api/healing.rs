@@ -74,7 +74,7 @@ async fn last_incident(history: &History, why: &Why) -> Result<Option<IncidentId
 pub(super) async fn run(api: &Api, peer: Arc<PeerCredentials>, uri: &Uri, body: Body) -> Shown {
     Parameters::read(uri, &[])?;
     let body: RunBody = read(body).await?;
-    input::check_names("names", &body.names)?;
+    named(&body.names)?;
     let age = body.max_age.as_deref().map(input::parse_duration).transpose();
     let age = age.map_err(|why| Fault::parameter("max_age", why))?.unwrap_or_default();
     let what = format!("run checks {}", body.names.join(" "));

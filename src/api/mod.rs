@@ -36,6 +36,8 @@ mod endpoints_tests;
 #[cfg(test)]
 mod healing_bench;
 #[cfg(test)]
+mod healing_tests;
+#[cfg(test)]
 mod history_tests;
 #[cfg(test)]
 mod openapi_tests;

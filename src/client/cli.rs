@@ -7,8 +7,8 @@ use clap::{Args, Parser, Subcommand};
 use super::exit::Exit;
 use super::printer::ColorWhen;
 use super::verbs::{
-    act, apply, audit, check, completion, config, enable, explain, heal, hold, incidents, log_level,
-    logs, plan, reload, shutdown, signal, status, upgrade, wait, watch, why,
+    act, apply, audit, check, completion, config, enable, explain, heal, hold, incidents,
+    log_level, logs, plan, reload, shutdown, signal, status, upgrade, wait, watch, why,
 };
 
 /// Controls mendd: shows, starts, stops and restarts what it supervises.

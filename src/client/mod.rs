@@ -124,3 +124,5 @@ mod fake_daemon;
 mod apply_tests;
 #[cfg(test)]
 mod client_tests;
+#[cfg(test)]
+mod healing_tests;

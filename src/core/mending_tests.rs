@@ -92,6 +92,18 @@ fn an_operators_start_and_stop_outrank_the_shedding() {
 }
 
 #[test]
+fn an_operators_start_ends_the_shedding_of_what_still_stops() {
+    let mut bench = Bench::running(vec![settled("web")]);
+    let run = bench.run("web");
+    mend(&mut bench, Mending::Shed, "web");
+    bench.start("web");
+    stops(&mut bench, run);
+    bench.spawn_all();
+    assert_eq!(bench.state("web"), StateCode::Running);
+    assert_ne!(bench.run("web"), run);
+}
+
+#[test]
 fn what_waits_for_its_next_try_stays_down_when_it_is_shed() {
     let mut bench = Bench::running(vec![settled("web")]);
     for _ in 0..2 {

@@ -271,12 +271,10 @@ impl Workshop {
             watchdog_pid: spawn.watchdog.is_some(),
             parent: Parent::Keeper,
         };
-        let spawned = spawner
-            .spawn(&plan)
-            .map_err(|SpawnError { errno, stage }| Unborn {
-                failure: explain_exec(errno, stage, &path, spawn),
-                exec: (stage == Stage::Exec).then(|| exec_failure(errno, &path)),
-            })?;
+        let spawned = spawner.spawn(&plan).map_err(|SpawnError { errno, stage }| Unborn {
+            failure: explain_exec(errno, stage, &path, spawn),
+            exec: (stage == Stage::Exec).then(|| exec_failure(errno, &path)),
+        })?;
         for (stage, error) in &spawned.refused {
             warnings.push(refusal(*stage, error, spawn));
         }

@@ -88,9 +88,7 @@ pub(crate) use adopt::{descriptors_to_adopt, has_runs};
 pub(crate) use brain::{Brain, Ended, Setup};
 pub(crate) use generations::{LastGood, last_good};
 pub use handle::*;
-pub use healing::{
-    CheckStatus, Checks, HealingRequest, Why, Whys, shown_target,
-};
+pub use healing::{CheckStatus, Checks, HealingRequest, Why, Whys, shown_target};
 pub(crate) use held::Held;
 pub(crate) use reload::descriptors_to_start;
 pub(crate) use successor::replace_keeper;

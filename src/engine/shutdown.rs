@@ -84,6 +84,7 @@ impl Engine {
             detail: format!("asked for by {}", by.name),
         });
         self.interrupt_apply();
+        self.healing.freeze();
         let until = clock::now() + self.config.supervisor.shutdown_timeout;
         let code = code.unwrap_or(0);
         self.books.note_shutdown(&by, code);

@@ -16,6 +16,8 @@ mod state;
 mod stopping;
 
 mod graph;
+mod healing;
+mod healing_crash;
 mod notify;
 mod readiness;
 
@@ -30,6 +32,7 @@ mod enable;
 mod history;
 mod layers;
 mod reload;
+mod remedies;
 mod watch;
 
 mod bad_input;

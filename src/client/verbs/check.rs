@@ -188,9 +188,11 @@ fn said(result: &ResultView) -> String {
 fn judgement(check: &CheckView) -> String {
     let mut text = format!("{} failures are down, {} passes up", check.fall, check.rise);
     for (count, word) in [(check.fails, "failed"), (check.unknowns, "could not look")] {
-        if count > 0 {
-            let _always_works = write!(text, "; {word} {count} times in a row");
-        }
+        let _always_works = match count {
+            0 => Ok(()),
+            1 => write!(text, "; {word} once"),
+            _ => write!(text, "; {word} {count} times in a row"),
+        };
     }
     text
 }
@@ -293,7 +295,7 @@ web:0/http: suspect since 1m ago
       asks: http://127.0.0.1:8000/ (http)
      every: 10s, at most 5s
       next: in 2s
-    judges: 3 failures are down, 2 passes up; failed 1 times in a row
+    judges: 3 failures are down, 2 passes up; failed once
      heals: reload, [restart]; only observes
    results: not a time fail connection refused (12 ms)
             not a time pass answered 200 OK (12 ms)

@@ -25,6 +25,16 @@ fn ladder() -> Vec<Rung> {
     remedies.into_iter().map(|remedy| Rung { remedy, timeout: Duration::from_secs(30) }).collect()
 }
 
+#[test]
+fn every_cause_has_a_word_that_leads_back_to_it() {
+    for (place, cause) in Cause::ALL.into_iter().enumerate() {
+        assert_eq!(cause as usize, place, "{cause:?}: `Cause::ALL` is in another order");
+        assert_eq!(Cause::of_word(cause.word()), Some(cause));
+    }
+    assert_eq!(Cause::ALL.last(), Some(&Cause::Unknown), "the last of them is missing");
+    assert_eq!(Cause::of_word("mischief"), None);
+}
+
 fn killed(signal: i32) -> Evidence {
     Evidence { exit: Some(Exit::Signal { signal, core_dumped: false }), ..Evidence::default() }
 }

@@ -167,6 +167,7 @@ impl Healing {
     pub(super) fn freeze(&mut self) {
         self.is_frozen = true;
         self.events.clear();
+        self.stirred.clear();
         self.probes.clear();
         self.remedies.drop_all();
         self.asks.clear();
@@ -274,9 +275,6 @@ impl Engine {
 
     /// Tells the healer the next thing that happened, and does what it wants done.
     pub(super) fn heal(&mut self) {
-        if self.ending.is_under_way() {
-            return self.healing.freeze();
-        }
         self.look_at_remedies();
         if let Some(event) = self.healing.events.pop_front() {
             let actions = self.healing.care.on_event(clock::now(), event);
