@@ -48,7 +48,11 @@ impl Run {
             return Err(std::io::Error::from_raw_os_error(libc::ESRCH));
         };
         if group {
-            crate::os::process::signal_group(pidfd.as_fd(), pid, signal)
+            let signal_group =
+                |signal| crate::os::process::signal_group(pidfd.as_fd(), pid, signal);
+            signal_group(signal)?;
+            // Whoever is suspended takes it only when it is continued; see systemd.kill(5).
+            if signal == libc::SIGSTOP { Ok(()) } else { signal_group(libc::SIGCONT) }
         } else {
             pidfd.signal(signal)
         }

@@ -54,6 +54,21 @@ fn a_program_that_ignores_sigterm_is_killed_when_its_grace_is_over_and_not_befor
 }
 
 #[test]
+fn a_suspended_program_takes_its_stop_signal() {
+    let daemon =
+        Daemon::start("[program.p]\ncommand = ['sleep', '100000']\nstop = { grace = '10m' }\n");
+    let pid = daemon.pid("p");
+    proc::send(pid, Signal::SIGSTOP);
+    wait_for("it to be suspended", || match proc::state(pid) {
+        Some('T') => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    daemon.ctl_ok(&["stop", "p"]);
+    let exit = daemon.process("p").exit.expect("it has ended");
+    assert_eq!(exit.text, "killed by SIGTERM");
+}
+
+#[test]
 fn a_stop_sequence_sends_its_signals_in_turn() {
     let daemon = Daemon::start(
         "[program.s]\ncommand = ['{child}', 'signals']\n\
