@@ -86,7 +86,7 @@ pub const KEYS: &[Key] = keys! {
     Supervisor "samples_keep", "duration", "24h", "\"24h\"", "age of measured numbers that are kept";
     Supervisor "history_max_size", "size", "256MiB", "\"256MiB\"", "all of the history together; the oldest goes first, incidents last";
 
-    Supervisor "default_checks", "boolean", "true", "false", "warn of little memory, of full disks of its own directories, and of programs that do not run";
+    Supervisor "default_checks", "boolean", "true", "false", "warn of little memory, of full disks of its own directories, and of critical programs that do not run";
     Supervisor "mode.enter", "duration", "10s", "\"10s\"", "so long must something be down until the host counts as degraded or in an emergency";
     Supervisor "mode.leave", "duration", "60s", "\"60s\"", "so long must all be well until it no longer does";
     Supervisor "mode.shed_degraded", "integer", "none", "900", "in a degraded host programs of this priority number or a higher one are stopped";

@@ -167,7 +167,7 @@ fn secrets_are_hidden_unless_they_are_asked_for() {
 fn the_checks_of_a_program_are_selected_with_it_and_defaults_are_marked() {
     let main = "[defaults.program]\n[[defaults.program.check]]\nname = 'fds'\nfds = '90%'\n\
                 [defaults.check]\nfall = 5\n\
-                [program.web]\ncommand = ['sleep', '1']\n\
+                [program.web]\ncommand = ['sleep', '1']\nseverity = 'critical'\n\
                 [[program.web.check]]\nhttp = 'http://h/'\ninterval = '20s'\n\
                 [program.db]\ncommand = ['sleep', '1']\n\
                 [check.web]\ndisk = '/'\n";
@@ -176,7 +176,7 @@ fn the_checks_of_a_program_are_selected_with_it_and_defaults_are_marked() {
     let text = toml(&web);
     for line in [
         "[[program.web.check]]\nname = \"http\"  # default\n",
-        "interval = \"20s\"  # /m.toml:11\n",
+        "interval = \"20s\"  # /m.toml:12\n",
         "fall = 5  # [defaults.check], /m.toml:6\n",
         "name = \"fds\"  # [defaults.program], /m.toml:3\n",
         "#[[program.web.check]]\n#name = \"process\"  # default\n#process = true  # default\n",
@@ -192,7 +192,7 @@ fn the_checks_of_a_program_are_selected_with_it_and_defaults_are_marked() {
         tables.dedup();
         tables
     };
-    assert_eq!(tables(&["d?"]), ["program.db", "program.db/fds", "program.db/process"]);
+    assert_eq!(tables(&["d?"]), ["program.db", "program.db/fds"]);
     assert!(toml(&shown).contains("#[check.disk-state]\n#disk = { path = "), "{}", toml(&shown));
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::look::{Amount, Bounds, DeclaredCheck, DiskLook, Look, MemoryLook};
 use super::super::model::{Program, Supervisor};
-use super::super::model_check::Check;
+use super::super::model_check::{Check, Impact};
 use super::values::DISK_WARN;
 
 /// What nobody has asked for costs next to nothing.
@@ -38,8 +38,12 @@ pub(in crate::config) fn of_host(checks: &mut Vec<Arc<DeclaredCheck>>, superviso
     }
 }
 
-/// Adds that it runs, unless something declared looks at the same.
+/// Adds that a critical program runs, unless something declared looks at the same. That others
+/// have failed counts for the host all the same, and is told in their incidents.
 pub(in crate::config) fn of_program(program: &mut Program) {
+    if program.impact != Impact::Critical {
+        return;
+    }
     let mut process = builtin("process", Look::Process);
     process.check.impact = program.impact;
     process.check.start_timeout = program.lifecycle.start_timeout;

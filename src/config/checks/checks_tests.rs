@@ -62,9 +62,9 @@ fn a_short_interval_shortens_the_time_limit_that_is_not_written() {
 
 #[test]
 fn what_the_program_says_holds_for_its_checks() {
-    let text = "severity = 'critical'\nstart_timeout = '5m'\n\
+    let text = "severity = 'minor'\nstart_timeout = '5m'\n\
                 [[program.web.check]]\ntcp = 'h:1'\n\
-                [[program.web.check]]\nname = 'b'\ntcp = 'h:1'\nseverity = 'minor'\n";
+                [[program.web.check]]\nname = 'b'\ntcp = 'h:1'\nseverity = 'critical'\n";
     let found = checks(text);
     assert_eq!(found[0].check.impact, Impact::Critical);
     assert_eq!(found[0].check.start_timeout, 300 * SECOND);
@@ -144,20 +144,22 @@ fn checks_of_all_programs_give_way_to_one_of_the_same_name() {
          [program.b]\ncommand = ['sleep', '1']\n",
     );
     let of = |name: &str| &config.programs[&name.parse().unwrap()].checks;
-    assert_eq!(names(of("a")), ["fds", "memory", "process"]);
+    assert_eq!(names(of("a")), ["fds", "memory"]);
     assert_eq!(of("a")[0].check.kind, CheckKind::Tcp);
-    assert_eq!(names(of("b")), ["memory", "fds", "process"]);
+    assert_eq!(names(of("b")), ["memory", "fds"]);
 }
 
 #[test]
 fn memory_disks_and_programs_are_looked_at_without_being_written() {
     let base = "[supervisor]\nsocket = '/run/m/s'\nstate_dir = '/v'\nlog_dir = '/v'\n\
-                [program.a]\ncommand = ['sleep', '1']\nseverity = 'minor'\n";
+                [program.a]\ncommand = ['sleep', '1']\nseverity = 'critical'\n";
     let found = config(base);
     // One look at a directory is enough.
     assert_eq!(names(&found.checks), ["memory", "disk-state", "disk-runtime"]);
     let process = &found.programs[&"a".parse().unwrap()].checks[0];
-    assert_eq!((&process.look, process.check.impact), (&Look::Process, Impact::Minor));
+    assert_eq!((&process.look, process.check.impact), (&Look::Process, Impact::Critical));
+    let normal = config(&base.replace("critical", "normal"));
+    assert!(normal.programs[&"a".parse().unwrap()].checks.is_empty());
     for check in found.checks.iter().chain([process]) {
         assert!(check.is_builtin && check.check.heal.is_empty(), "{check:?}");
         if let Look::Memory(look) = &check.look {

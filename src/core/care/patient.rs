@@ -39,7 +39,8 @@ pub struct TargetFacts {
     pub fallbacks: Vec<ProgramName>,
     /// Programs of lower priority are stopped on its behalf.
     pub sheds_others: bool,
-    pub checks: BTreeMap<CheckName, CheckFacts>,
+    /// Boxed, as a node of the map has room for eleven.
+    pub checks: BTreeMap<CheckName, Box<CheckFacts>>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -194,7 +195,8 @@ impl Patient {
         self.shown.retain(|name, _| checks.contains_key(name));
         self.samples.retain(|name, _| checks.contains_key(name));
         for name in checks.keys() {
-            let fresh = || CheckFacts { health: Health::new(now), ladder: Ladder::default() };
+            let fresh =
+                || Box::new(CheckFacts { health: Health::new(now), ladder: Ladder::default() });
             self.facts.checks.entry(name.clone()).or_insert_with(fresh);
         }
     }
@@ -251,8 +253,12 @@ impl Patient {
 
     /// Whether everything that is known of it says that it works.
     pub(super) fn is_well(&self) -> bool {
-        let works = |facts: &CheckFacts| matches!(facts.health.phase, Phase::Up | Phase::Suspect);
-        matches!(self.life, Life::Running { .. }) && self.facts.checks.values().all(works)
+        matches!(self.life, Life::Running { .. })
+            && self
+                .facts
+                .checks
+                .values()
+                .all(|facts| matches!(facts.health.phase, Phase::Up | Phase::Suspect))
     }
 
     /// Returns how much it matters that it is down; `None` when nothing is.
@@ -265,10 +271,9 @@ impl Patient {
             Life::Stopped { .. } | Life::Waiting => false,
             Life::Starting { .. } | Life::Running { .. } => false,
         };
-        let of_check = |(name, facts): (&CheckName, &CheckFacts)| {
-            facts.health.is_failed().then(|| self.checks[name].impact)
-        };
-        let checks = self.facts.checks.iter().filter_map(of_check);
+        let checks = self.facts.checks.iter();
+        let checks = checks.filter(|(_, facts)| facts.health.is_failed());
+        let checks = checks.map(|(name, _)| self.checks[name].impact);
         checks.chain(gone.then_some(self.charge.impact)).max()
     }
 

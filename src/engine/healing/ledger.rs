@@ -123,7 +123,7 @@ fn is_memorable(facts: &TargetFacts) -> bool {
         || facts.sheds_others
         || !facts.attempts.times.is_empty()
         || !facts.fallbacks.is_empty()
-        || facts.checks.values().any(has_past)
+        || facts.checks.values().any(|check| has_past(check))
 }
 
 /// What a brain begins with.

@@ -177,7 +177,6 @@ fn window(times: Vec<u64>) -> Window {
 impl From<&TargetFacts> for TargetRecord {
     fn from(facts: &TargetFacts) -> Self {
         let hold = facts.hold.as_ref();
-        let check = |(name, facts): (_, &CheckFacts)| (format!("{name}"), CheckRecord::from(facts));
         Self {
             target: name_of(&facts.target),
             run: facts.run.map(|run| run.0),
@@ -189,7 +188,11 @@ impl From<&TargetFacts> for TargetRecord {
             course: facts.course.as_ref().map(CourseRecord::from),
             fallbacks: facts.fallbacks.iter().map(ToString::to_string).collect(),
             sheds_others: facts.sheds_others,
-            checks: facts.checks.iter().map(check).collect(),
+            checks: facts
+                .checks
+                .iter()
+                .map(|(name, facts)| (name.to_string(), CheckRecord::from(&**facts)))
+                .collect(),
         }
     }
 }
@@ -202,7 +205,7 @@ impl TryFrom<TargetRecord> for TargetFacts {
             |(until, by): (u64, By)| Hold { until: Instant::from_nanos(until), by: by.into() };
         let mut checks = BTreeMap::new();
         for (name, check) in record.checks {
-            checks.insert(name.parse()?, CheckFacts::from(check));
+            checks.insert(name.parse()?, Box::new(CheckFacts::from(check)));
         }
         let fallbacks = record.fallbacks.iter().map(|name| name.parse());
         Ok(Self {

@@ -1,6 +1,5 @@
 //! Everything that is remembered survives its record, and a reboot.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use proptest::option::of;
@@ -190,7 +189,7 @@ prop_compose! {
             course,
             fallbacks: if flags.0 { vec!["standby".parse().unwrap()] } else { Vec::new() },
             sheds_others: flags.1,
-            checks: checks.into_iter().collect::<BTreeMap<_, _>>(),
+            checks: checks.into_iter().map(|(name, check)| (name, Box::new(check))).collect(),
         }
     }
 }
