@@ -12,6 +12,7 @@ impl Engine {
     pub(super) fn carry_out(&mut self, actions: Vec<CareAction>) {
         let mut rest = Vec::new();
         for action in actions {
+            #[expect(clippy::wildcard_enum_match_arm, reason = "carry_out_one has all the others")]
             match action {
                 CareAction::Persist { target } => self.remember(&target),
                 CareAction::PersistHost => self.remember_host(),

@@ -75,11 +75,19 @@ impl Engine {
         info!(%target, incident = incident.0, "runs `{}`", argv.join(" "));
         let reports = self.healing.reports.clone();
         let limit = until.since(clock::now()) + MARGIN;
+        let number = incident.0;
         let task = tokio::spawn(async move {
             let report = probe::ask(&Probe::Exec(argv), limit, &surroundings).await;
+            for line in String::from_utf8_lossy(&report.output).lines() {
+                // Foreign bytes do nothing to a terminal that shows the log.
+                let line: String = line.chars().filter(|it| !it.is_control()).collect();
+                info!(incident = number, "it prints: {line}");
+            }
             let result = match report.verdict {
-                Verdict::Pass | Verdict::Warn => Ok(()),
-                Verdict::Fail | Verdict::Timeout | Verdict::Unknown => Err(report.sentence),
+                Verdict::Pass => Ok(()),
+                Verdict::Warn | Verdict::Fail | Verdict::Timeout | Verdict::Unknown => {
+                    Err(report.sentence)
+                }
             };
             // A loop that has ended needs no answer.
             let _ = reports.send(Report::Errand { remedy, end: ErrandEnd { step, result } });

@@ -132,10 +132,9 @@ impl Engine {
 
     /// Returns paths of the file systems that a program writes to.
     fn disks(&self, program: &Program) -> Vec<PathBuf> {
-        let declared = program.checks.iter().filter_map(|check| match &check.look {
-            Look::Disk(look) => Some(look.path.clone()),
-            _ => None,
-        });
+        let path =
+            |look: &Look| if let Look::Disk(it) = look { Some(it.path.clone()) } else { None };
+        let declared = program.checks.iter().filter_map(|check| path(&check.look));
         let logs = self.config.supervisor.log_dir.clone();
         program.spawn.directory.iter().cloned().chain([logs]).chain(declared).collect()
     }
@@ -215,6 +214,7 @@ async fn outputs(logs: Vec<(PathBuf, Channel)>, begun: Instant) -> Vec<Output> {
 
 /// Returns the ports of this machine that a program itself should listen on, as its checks say.
 fn ports(program: &Program) -> Vec<u16> {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "few kinds have a server")]
     let of_checks = program.checks.iter().filter_map(|check| match &check.look {
         Look::Tcp(look) => own(&look.endpoint),
         Look::Redis(look) => own(&look.endpoint),

@@ -202,11 +202,10 @@ impl Engine {
         if progress.iter().all(|it| *it == Progress::Lives) {
             return Some(Ok(()));
         }
-        let failed = progress.into_iter().find_map(|it| match it {
+        progress.into_iter().find_map(|it| match it {
             Progress::Failed(why) => Some(Err(why)),
             Progress::UnderWay | Progress::Lives => None,
-        });
-        failed
+        })
     }
 
     /// Kills what a clean restart stops: whatever hangs is not waited for.

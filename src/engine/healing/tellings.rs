@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::super::HappeningKind;
 use super::super::core_loop::Engine;
 use super::super::history::Record;
 use crate::config::Remedy;
 use crate::core::care::mode::Mode;
-use crate::core::care::{Alert, HealthChange, IncidentId, RemedyId, RemedyResult, Story, Target};
+use crate::core::care::{
+    Alert, HealthChange, HealthState, IncidentId, RemedyId, RemedyResult, Story, Target,
+};
 use crate::os::clock;
 
 /// How a target is called where names are shown and asked for.
@@ -17,6 +19,22 @@ pub fn shown_target(target: &Target) -> String {
     match target {
         Target::Host => "host".to_owned(),
         Target::Process(process) => process.to_string(),
+    }
+}
+
+/// Whether a check in this state says that something is wrong, and not only that it may be.
+const fn is_trouble(state: HealthState) -> bool {
+    match state {
+        HealthState::None
+        | HealthState::Starting
+        | HealthState::Up
+        | HealthState::Suspect
+        | HealthState::Held => false,
+        HealthState::Down
+        | HealthState::Healing
+        | HealthState::Verifying
+        | HealthState::Flapping
+        | HealthState::Broken => true,
     }
 }
 
@@ -50,8 +68,13 @@ impl Engine {
 
     pub(super) fn announce_health(&mut self, change: HealthChange) {
         let HealthChange { check, from, to, detail } = change;
+        let is_trouble = [from, to].iter().any(|&state| is_trouble(state));
         let (from, to) = (from.word(), to.word());
-        info!(check = %check.check, target = %check.target, from, to, "{detail}");
+        // Hundreds of checks pass for the first time when the daemon starts.
+        match is_trouble {
+            true => info!(check = %check, from, to, "{detail}"),
+            false => debug!(check = %check, from, to, "{detail}"),
+        }
         self.happened(HappeningKind::Check {
             target: shown_target(&check.target),
             check: check.check.to_string(),
