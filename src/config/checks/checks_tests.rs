@@ -62,9 +62,9 @@ fn a_short_interval_shortens_the_time_limit_that_is_not_written() {
 
 #[test]
 fn what_the_program_says_holds_for_its_checks() {
-    let text = "severity = 'minor'\nstart_timeout = '5m'\n\
+    let text = "severity = 'critical'\nstart_timeout = '5m'\n\
                 [[program.web.check]]\ntcp = 'h:1'\n\
-                [[program.web.check]]\nname = 'b'\ntcp = 'h:1'\nseverity = 'critical'\n";
+                [[program.web.check]]\nname = 'b'\ntcp = 'h:1'\nseverity = 'minor'\n";
     let found = checks(text);
     assert_eq!(found[0].check.impact, Impact::Critical);
     assert_eq!(found[0].check.start_timeout, 300 * SECOND);
