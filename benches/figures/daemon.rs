@@ -28,12 +28,17 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Starts a daemon in a fresh directory and returns without waiting for anything.
     pub(crate) fn start(dir: &Path, programs: &[(String, String)]) -> Self {
+        Self::start_with(dir, programs, "")
+    }
+
+    /// As [`Daemon::start`], with more lines in `[supervisor]`.
+    pub(crate) fn start_with(dir: &Path, programs: &[(String, String)], lines: &str) -> Self {
         // The configuration has a directory of its own: the daemon watches that for changes.
         fs::create_dir_all(dir.join("etc")).expect("the directory is writable");
         let at = dir.display();
         let mut text = format!(
             "[supervisor]\nsocket = \"{at}/run/mend.sock\"\nstate_dir = \"{at}/state\"\n\
-             log_dir = \"{at}/logs\"\n"
+             log_dir = \"{at}/logs\"\n{lines}"
         );
         for (name, lines) in programs {
             text.push_str(&format!("[program.{name}]\n{lines}{POLICY}"));

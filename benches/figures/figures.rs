@@ -203,17 +203,19 @@ pub(crate) fn memory(bench: &Bench) -> Vec<Figure> {
 /// What the daemon does while nothing happens.
 pub(crate) fn idle(bench: &Bench) -> Vec<Figure> {
     let mut kept = records(bench, "ours");
-    let daemon = daemon(bench, &kept, SOME);
+    // What has a schedule wakes up by it: the checks of the host once a minute.
+    let programs = quiet(bench, &kept, SOME);
+    let daemon = Daemon::start_with(&bench.fresh_dir(), &programs, "default_checks = false\n");
     kept.wait(SOME);
     let (keeper, brain) = daemon.wait_running(SOME);
-    // The end of the start: threads that were needed for it go away.
-    thread::sleep(Duration::from_secs(6));
+    // The end of the start: threads that were needed for it go away after ten seconds.
+    thread::sleep(Duration::from_secs(15));
     let before = machine::work(&[keeper, brain]);
     thread::sleep(bench.idle);
     let after = machine::work(&[keeper, brain]);
     let seconds = bench.idle.as_secs_f64();
-    let switches = (after.switches - before.switches) as f64 / seconds;
-    let cpu = (after.cpu_nanos - before.cpu_nanos) as f64 / 1e6 / seconds;
+    let switches = after.switches.saturating_sub(before.switches) as f64 / seconds;
+    let cpu = after.cpu_nanos.saturating_sub(before.cpu_nanos) as f64 / 1e6 / seconds;
     vec![
         Figure::new("idle, 100 programs: wake-ups", "1/s", vec![switches]).budget(AtMost(0.0)),
         Figure::new("idle, 100 programs: processor", "ms/s", vec![cpu]).budget(AtMost(0.0)),

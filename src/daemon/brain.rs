@@ -21,7 +21,7 @@ use super::options::Options;
 use crate::api::{self, ApiSettings, BindError, Caps, SharedAccess};
 use crate::config::{Config, Loaded, Supervisor};
 use crate::engine::active::Remembered;
-use crate::engine::{self, Held, LastGood, Setup};
+use crate::engine::{self, Held, LastGood, Papers, Setup};
 use crate::keeper::arguments::BrainArguments;
 use crate::keeper::{BRAIN_LOCK, is_other_brain_there, sign_lock, wait_for_brain_lock};
 use crate::os::peer::peer_credentials;
@@ -71,9 +71,11 @@ pub(super) fn run(arguments: BrainArguments) -> Result<ExitCode, Failure> {
     }
     let mut lock = take_brain_lock(&runtime_dir, keeper.as_fd(), keeper_pid, &mut held)?;
     held.read_records(&runtime_dir);
+    // A daemon that starts may have to clear what was before a reboot, and is in no hurry.
+    let papers = if arguments.cold { None } else { Some(Papers::read(&runtime_dir)?) };
     let active = active.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     let mut held = Some(held);
-    let ended = live(spawner, socket, &mut held, arguments, options, active, &mut lock);
+    let ended = live(spawner, socket, &mut held, arguments, options, (active, papers), &mut lock);
     if let Err(failure) = &ended
         && process::is_hung_up(keeper.as_fd())
     {
@@ -115,7 +117,7 @@ fn live(
     held: &mut Option<Held>,
     arguments: BrainArguments,
     options: Options,
-    active: Option<Remembered>,
+    (active, papers): (Option<Remembered>, Option<Papers>),
     lock: &mut File,
 ) -> Result<ExitCode, Failure> {
     let path = options.config_path();
@@ -127,7 +129,15 @@ fn live(
     let config = &beginning.remembered.loaded.config;
     process::reserve_descriptors(engine::descriptors_to_start(config));
     let runtime = runtime()?;
-    let ended = runtime.block_on(serve(spawner, socket, held, arguments, options, beginning, lock));
+    let ended = runtime.block_on(serve(
+        spawner,
+        socket,
+        held,
+        arguments,
+        options,
+        (beginning, papers),
+        lock,
+    ));
     // A configuration file on a file system that hangs must not hold up the end.
     runtime.shutdown_background();
     ended
@@ -207,7 +217,7 @@ async fn serve(
     held: &mut Option<Held>,
     arguments: BrainArguments,
     options: Options,
-    beginning: Beginning,
+    (beginning, papers): (Beginning, Option<Papers>),
     lock: &mut File,
 ) -> Result<ExitCode, Failure> {
     let Beginning { remembered: Remembered { loaded, replaced, apply }, newer, instead } =
@@ -237,6 +247,7 @@ async fn serve(
     let setup = Setup {
         runtime_dir: arguments.runtime_dir.clone(),
         config_path: options.config_path(),
+        papers,
         loaded,
         replaced,
         apply,

@@ -67,32 +67,28 @@ pub(super) struct Past {
     pub(super) notes: Vec<Note>,
 }
 
-impl Books {
-    /// Opens everything in the runtime and state directories.
+/// What is read in the runtime directory, which needs no configuration.
+pub(crate) struct Papers {
+    files: RunFiles,
+    journal: Journal,
+    events: EventLog,
+    past: Past,
+    switches_noted: Vec<u8>,
+    rebooted: bool,
+}
+
+impl Papers {
+    /// Reads everything; for the brain that has the lock.
     ///
     /// # Errors
     ///
     /// Only when runs could not be recorded, because then nothing could be adopted safely.
-    pub(super) fn open(
-        runtime_dir: &Path,
-        state_dir: &Path,
-        listeners: broadcast::Sender<Arc<Happening>>,
-    ) -> std::io::Result<(Self, Past)> {
-        let mut notes = Vec::new();
+    pub(crate) fn read(runtime_dir: &Path) -> std::io::Result<Self> {
         let rebooted = wipe_after_reboot(runtime_dir);
-        let (files, more) = RunFiles::new(runtime_dir)?;
-        notes.extend(more);
+        let (files, mut notes) = RunFiles::new(runtime_dir)?;
         let (journal, state, more) = Journal::open(runtime_dir);
         notes.extend(more);
         let (events, more) = EventLog::open(runtime_dir);
-        notes.extend(more);
-        let goals = Kept::open(&state_dir.join("goals"), goals::VERSION, "goals", &mut notes);
-        let file = state_dir.join("switches");
-        let switches = Kept::open(&file, switches::VERSION, "switches", &mut notes);
-        let (generations, mut more) = Generations::open(state_dir);
-        if !generations.is_writable() {
-            more.pop(); // Told as trouble, which may be over one day.
-        }
         notes.extend(more);
         let mut past = Past {
             snapshots: Vec::new(),
@@ -104,11 +100,34 @@ impl Books {
             care: None,
             notes: Vec::new(),
         };
+        past.read_journal(&state, runtime_dir, &mut notes);
+        past.notes = notes;
+        let switches_noted = state.get(SWITCHES).map(|body| body.to_vec()).unwrap_or_default();
+        Ok(Self { files, journal, events, past, switches_noted, rebooted })
+    }
+}
+
+impl Books {
+    /// Opens everything in the state directory, beside what was read in the runtime directory.
+    pub(super) fn open(
+        runtime_dir: &Path,
+        state_dir: &Path,
+        listeners: broadcast::Sender<Arc<Happening>>,
+        papers: Papers,
+    ) -> (Self, Past) {
+        let Papers { files, journal, events, mut past, switches_noted, rebooted } = papers;
+        let mut notes = std::mem::take(&mut past.notes);
+        let goals = Kept::open(&state_dir.join("goals"), goals::VERSION, "goals", &mut notes);
+        let file = state_dir.join("switches");
+        let switches = Kept::open(&file, switches::VERSION, "switches", &mut notes);
+        let (generations, mut more) = Generations::open(state_dir);
+        if !generations.is_writable() {
+            more.pop(); // Told as trouble, which may be over one day.
+        }
+        notes.extend(more);
         if rebooted {
             tracing::info!("the machine has been started again since the last run");
         }
-        past.read_journal(&state, runtime_dir, &mut notes);
-        let switches_noted = state.get(SWITCHES).map(|body| body.to_vec()).unwrap_or_default();
         let body = if switches_noted.is_empty() { switches.written() } else { &switches_noted };
         if !body.is_empty() {
             match switches::decode(body) {
@@ -142,7 +161,7 @@ impl Books {
             generations,
             journal_trouble: None,
         };
-        Ok((books, past))
+        (books, past)
     }
 
     pub(super) fn runtime_dir(&self) -> &Path {

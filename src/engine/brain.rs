@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use tracing_appender::non_blocking::WorkerGuard;
 
 use super::apply::Applying;
+use super::books::{Books, Papers};
 use super::core_loop::{End, Engine, Sources};
 use super::ears::Ears;
 use super::fdstore::FdStore;
@@ -31,8 +32,7 @@ use super::standby::{After, Offer};
 use super::successor::KeeperDoor;
 use super::upgrade::Upgrading;
 use super::{
-    Handle, How, adopt, books::Books, commands, config_watch, door, logging, standby, successor,
-    systemd,
+    Handle, How, adopt, commands, config_watch, door, logging, standby, successor, systemd,
 };
 use crate::capture::{Followers, Pump};
 use crate::config::{Config, DaemonLog, Loaded, Source};
@@ -55,6 +55,8 @@ pub(super) const HISTORY_PATIENCE: Duration = Duration::from_secs(1);
 pub(crate) struct Setup {
     pub(crate) runtime_dir: PathBuf,
     pub(crate) config_path: PathBuf,
+    /// What was read beside the configuration.
+    pub(crate) papers: Option<Papers>,
     /// What was active when the brain before died, or the file at the daemon's start.
     pub(crate) loaded: Loaded,
     /// The first run of each process that is spawned as it is declared in `loaded`.
@@ -114,8 +116,10 @@ impl Brain {
         let (handle, door) = door();
         let texts = setup.loaded.sources;
         let active = Arc::new(setup.loaded.config);
+        let papers = setup.papers.map_or_else(|| Papers::read(&setup.runtime_dir), Ok)?;
+        let state_dir = &active.supervisor.state_dir;
         let (mut books, mut past) =
-            Books::open(&setup.runtime_dir, &active.supervisor.state_dir, door.events.clone())?;
+            Books::open(&setup.runtime_dir, state_dir, door.events.clone(), papers);
         if setup.cold && past.shutdown.take().is_some() {
             info!("the shutdown that was under way ends here: the daemon was started again");
             books.forget_shutdown();

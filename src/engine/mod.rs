@@ -85,6 +85,7 @@ mod pins;
 mod logging;
 
 pub(crate) use adopt::{descriptors_to_adopt, has_runs};
+pub(crate) use books::Papers;
 pub(crate) use brain::{Brain, Ended, Setup};
 pub(crate) use generations::{LastGood, last_good};
 pub use handle::*;
