@@ -406,8 +406,8 @@ impl World {
         self.note_periods();
         writeln!(self.trace, "the brain dies").expect("a string takes everything");
         self.core = Supervisor::new(self.rng.u64(..));
-        self.core.remember_goals(self.goals.clone());
         self.core.remember_switches(self.switches.clone());
+        self.core.remember_goals_of_before(self.goals.clone());
         for action in self.core.restore(self.now, restore) {
             self.execute(action);
         }
@@ -426,8 +426,8 @@ impl World {
         self.record.clear();
         self.by_hand.clear();
         self.core = Supervisor::new(self.rng.u64(..));
-        self.core.remember_goals(self.goals.clone());
         self.core.remember_switches(self.switches.clone());
+        self.core.remember_goals_of_before(self.goals.clone());
         let configured = programs::processes(&self.programs);
         self.stopped.retain(|process| configured.contains(process));
         self.send(Event::Configure(self.programs.clone()));
