@@ -20,7 +20,7 @@ impl Engine {
                     self.books.forget_care(&target);
                     self.healing.clues.retain(|check, _| check.target != target);
                     self.healing.pasts.retain(|check, _| check.target != target);
-                    self.healing.ledger.touch(false);
+                    self.healing.ledger.forget(&target);
                 }
                 other => rest.push(other),
             }
@@ -33,17 +33,14 @@ impl Engine {
 
     fn remember(&mut self, target: &Target) {
         let Some(facts) = self.healing.care.target_facts(target) else { return };
-        // A hold is an operator's word, and a reboot may be what it is for.
-        let held = facts.hold.is_some();
         self.books.keep_care(facts);
-        let is_new = self.healing.ledger.note_hold(target, held);
-        self.healing.ledger.touch(is_new);
+        self.healing.ledger.touch(facts);
     }
 
     fn remember_host(&mut self) {
         let facts: &HostFacts = self.healing.care.host_facts();
         self.books.keep_care_of_host(facts);
-        self.healing.ledger.touch(false);
+        self.healing.ledger.touch_host(facts);
     }
 
     fn carry_out_one(&mut self, action: CareAction) {

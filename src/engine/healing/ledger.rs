@@ -31,6 +31,9 @@ pub(super) struct Ledger {
     is_writing: bool,
     /// What is on hold, as far as it was noted.
     held: BTreeSet<Target>,
+    /// What there is something to remember of.
+    noted: BTreeSet<Target>,
+    host: HostFacts,
 }
 
 impl Ledger {
@@ -50,26 +53,66 @@ impl Ledger {
                 }
             },
         };
-        let kept = Arc::new(Mutex::new(kept));
-        (Self { kept, boot, due: None, is_writing: false, held: BTreeSet::new() }, remembered)
+        let ledger = Self {
+            kept: Arc::new(Mutex::new(kept)),
+            boot,
+            due: None,
+            is_writing: false,
+            held: BTreeSet::new(),
+            noted: BTreeSet::new(),
+            host: HostFacts::default(),
+        };
+        (ledger, remembered)
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.due.filter(|_| !self.is_writing)
     }
 
-    /// Something has changed; `urgent` does not let it wait.
-    pub(super) fn touch(&mut self, urgent: bool) {
-        let at = clock::now() + if urgent { Duration::ZERO } else { DELAY };
-        self.due = Some(self.due.map_or(at, |due| due.min(at)));
+    /// Begins with what a healer remembers. The last brain may not have come to writing it.
+    pub(super) fn begin(&mut self, care: &Care) {
+        self.host = lasting(care.host_facts());
+        let of = |facts: &&TargetFacts| is_memorable(facts);
+        for facts in care.targets().filter_map(|target| care.target_facts(target)).filter(of) {
+            self.touch(facts);
+        }
     }
 
-    /// Notes whether a target is on hold; returns whether that is news.
-    pub(super) fn note_hold(&mut self, target: &Target, held: bool) -> bool {
-        match held {
-            true => self.held.insert(target.clone()),
-            false => self.held.remove(target),
+    /// What is remembered of a target has changed.
+    pub(super) fn touch(&mut self, facts: &TargetFacts) {
+        let note = |set: &mut BTreeSet<Target>, is_in: bool| match is_in {
+            true => set.insert(facts.target.clone()),
+            false => set.remove(&facts.target),
+        };
+        // A hold is an operator's word, and a reboot may be what it is for.
+        if note(&mut self.held, facts.hold.is_some()) {
+            self.write_in(Duration::ZERO);
         }
+        let is_memorable = is_memorable(facts);
+        if note(&mut self.noted, is_memorable) || is_memorable {
+            self.write_in(DELAY);
+        }
+    }
+
+    /// What is remembered of the host has changed.
+    pub(super) fn touch_host(&mut self, facts: &HostFacts) {
+        let facts = lasting(facts);
+        if self.host != facts {
+            self.host = facts;
+            self.write_in(DELAY);
+        }
+    }
+
+    pub(super) fn forget(&mut self, target: &Target) {
+        self.held.remove(target);
+        if self.noted.remove(target) {
+            self.write_in(DELAY);
+        }
+    }
+
+    fn write_in(&mut self, time: Duration) {
+        let at = clock::now() + time;
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
     }
 
     /// Has what is remembered written, away from the loop.
@@ -110,6 +153,11 @@ fn write(kept: &Mutex<Kept>, remembered: &Remembered) -> Option<String> {
     let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
     kept.write(care::encode_all(remembered));
     kept.trouble()
+}
+
+/// Leaves out what means nothing to the next boot.
+fn lasting(facts: &HostFacts) -> HostFacts {
+    HostFacts { generation: 0, evidence: Default::default(), ..facts.clone() }
 }
 
 /// Whether a new daemon would do anything else without it.

@@ -223,6 +223,7 @@ impl Engine {
             lives,
         };
         let (care, actions) = Care::restore(clock::now(), fastrand::u64(..), restore);
+        self.healing.ledger.begin(&care);
         self.healing.care = care;
         self.reconcile();
         self.carry_out(actions);
