@@ -49,7 +49,6 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 /// Runs a brain until the daemon ends or its keeper is lost.
 pub(super) fn run(arguments: BrainArguments) -> Result<ExitCode, Failure> {
     process::set_name(c"mend-brain");
-    memory::share_one_heap();
     // First of all, while the low descriptor numbers are free.
     let spawner = Spawner::new().context("cannot prepare to spawn")?;
     let socket = process::adopt_fd(arguments.socket).context("cannot talk to the keeper")?;
@@ -74,6 +73,8 @@ pub(super) fn run(arguments: BrainArguments) -> Result<ExitCode, Failure> {
     // A daemon that starts may have to clear what was before a reboot, and is in no hurry.
     let papers = if arguments.cold { None } else { Some(Papers::read(&runtime_dir)?) };
     let active = active.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    // Not before: two threads that allocate all the time would wait for each other.
+    memory::share_one_heap();
     let mut held = Some(held);
     let ended = live(spawner, socket, &mut held, arguments, options, (active, papers), &mut lock);
     if let Err(failure) = &ended
