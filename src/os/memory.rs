@@ -1,7 +1,8 @@
 //! What the C library's allocator is told, so that memory once needed is not kept for ever.
 #![allow(unsafe_code, reason = "nix has neither mallopt nor malloc_trim")]
 
-/// Makes all threads share one heap instead of one each; call it before the first thread.
+/// Makes all threads from now on share the heaps that there are instead of having one each; call
+/// it while there is one thread.
 ///
 /// The daemon's threads allocate little, and each heap of its own would keep its peak.
 pub fn share_one_heap() {
