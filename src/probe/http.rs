@@ -218,7 +218,8 @@ fn failed(whom: &str, error: &hyper::Error) -> Finding {
     if let Some(error) = io_cause(error) {
         return connect::broken(whom, error);
     }
-    if error.is_incomplete_message() {
+    // Closed in the middle of the answer, or before all of the request was sent.
+    if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
         return connect::closed(whom);
     }
     let sentence = format!("{whom} does not answer in HTTP: {error}");

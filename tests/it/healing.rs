@@ -49,7 +49,7 @@ pub(crate) fn wait_health(daemon: &Daemon, name: &str, health: &str) {
 }
 
 /// Lets timeouts count however busy the machine is: the daemon sees no pressure.
-fn unpressed(setup: Setup) -> Setup {
+pub(crate) fn unpressed(setup: Setup) -> Setup {
     if !proc::is_root() {
         return setup;
     }

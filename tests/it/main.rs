@@ -18,6 +18,7 @@ mod stopping;
 mod graph;
 mod healing;
 mod healing_crash;
+mod mended;
 mod notify;
 mod readiness;
 

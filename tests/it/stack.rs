@@ -26,7 +26,7 @@ impl Stack {
 }
 
 /// Finds a program where Debian puts it, also off an ordinary user's PATH.
-fn installed(name: &str) -> Option<PathBuf> {
+pub(crate) fn installed(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let found = env::split_paths(&path)
         .chain(["/usr/sbin", "/usr/local/bin"].map(PathBuf::from))
@@ -41,7 +41,7 @@ fn installed(name: &str) -> Option<PathBuf> {
 }
 
 /// PostgreSQL's programs are under a directory with the version's number.
-fn postgres() -> Option<PathBuf> {
+pub(crate) fn postgres() -> Option<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let found = versions.map(|v| v.path().join("bin")).find(|bin| bin.join("initdb").is_file());
     if found.is_none() {
@@ -51,7 +51,7 @@ fn postgres() -> Option<PathBuf> {
 }
 
 /// Makes PostgreSQL's directory for the user that it runs as; returns that key of its program.
-fn postgres_home(data: &str) -> &'static str {
+pub(crate) fn postgres_home(data: &str) -> &'static str {
     fs::create_dir(data).expect("a directory for the database");
     if !proc::is_root() {
         return "";
@@ -201,7 +201,7 @@ fn a_real_stack_runs_without_a_wrong_state_and_leaves_nothing_behind() {
 }
 
 /// Lets the database's own user reach its directory.
-fn open_to_all(dir: &Path) {
+pub(crate) fn open_to_all(dir: &Path) {
     if proc::is_root() {
         let open = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
         fs::set_permissions(dir, open).expect("our own directory");

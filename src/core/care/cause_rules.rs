@@ -60,6 +60,7 @@ const SAYINGS: &[(&str, Cause, Confidence)] = &[
     ("too many clients", Cause::OutOfConnections, Likely),
     ("remaining connection slots are reserved", Cause::OutOfConnections, Likely),
     ("max number of clients reached", Cause::OutOfConnections, Likely),
+    ("worker_connections are not enough", Cause::OutOfConnections, Likely),
     ("certificate has expired", Cause::CertificateExpired, Likely),
     ("fatal config file error", Cause::ConfigurationBroken, Likely),
     ("bad directive", Cause::ConfigurationBroken, Likely),
@@ -373,7 +374,14 @@ fn said_in_the_output(evidence: &Evidence) -> Option<Finding> {
 fn out_of_connections(evidence: &Evidence) -> Option<Finding> {
     let full = matches!(failure(evidence), Some(ProbeFailure::TooManyConnections));
     let sentence = "has no connection left: it refuses new clients".to_owned();
-    full.then(|| finding(Cause::OutOfConnections, Certain, &["it told the probe so"], sentence))?
+    if full {
+        return finding(Cause::OutOfConnections, Certain, &["it told the probe so"], sentence);
+    }
+    // What cannot tell its clients closes the door on them, and tells its log.
+    let closes = matches!(failure(evidence), Some(ProbeFailure::Closed)) && !is_over(evidence);
+    let said = closes.then(|| said(evidence, Cause::OutOfConnections))??;
+    let facts = ["it closed the probe's connection", &said];
+    finding(Cause::OutOfConnections, Likely, &facts, format!("{sentence}; {said}"))
 }
 
 fn exhausted(evidence: &Evidence) -> Option<Finding> {

@@ -119,6 +119,16 @@ fn each_case_gets_its_cause_its_confidence_and_its_first_rung() {
             "restart",
         ),
         (
+            "out of connections, told to the log alone",
+            Evidence {
+                output: vec!["[alert] 9#9: 8 worker_connections are not enough".into()],
+                ..probe(CheckKind::Http, ProbeFailure::Closed)
+            },
+            Cause::OutOfConnections,
+            Likely,
+            "restart",
+        ),
+        (
             "out of connections, at the end",
             exited(1, &["FATAL:  sorry, too many clients already"]),
             Cause::OutOfConnections,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::super::How;
 use super::super::core_loop::Engine;
-use super::Report;
+use super::{Report, flow};
 use crate::capture::{Channel, LogReader};
 use crate::config::{Address, CheckKind, Endpoint, Look, PostgresServer, Probe, Program, Ready};
 use crate::core::care::evidence::{CheckDetail, DependencyHealth, Evidence, ExecFailure};
@@ -65,9 +65,13 @@ impl Engine {
             (scene, known) = self.process_scene(process, ended, scene, known);
             logs = self.logs_of(process);
         }
+        // What has ended floods nothing any more.
+        let flows = if known.exit.is_none() { logs.clone() } else { Vec::new() };
+        let by_log = kind == Some(CheckKind::Log);
         let reports = self.healing.reports.clone();
         tokio::spawn(async move {
             scene.outputs = outputs(logs, scene.begun).await;
+            known.output_rate = flow::rate(flows, scene.begun, by_log).await;
             let evidence = Box::new(collect(scene, known, PATIENCE).await);
             // A loop that has ended needs no answer.
             let _ = reports.send(Report::Evidence { target, incident, evidence });

@@ -24,6 +24,8 @@ mod errands;
 
 mod evidence;
 
+mod flow;
+
 mod tellings;
 
 mod ledger;

@@ -52,6 +52,9 @@ pub(super) struct LogWatch {
     logs: Vec<(PathBuf, Channel)>,
     readers: Vec<LogReader>,
     counter: MatchCounter,
+    within: Duration,
+    /// It could not read to the end the last time.
+    is_behind: bool,
 }
 
 impl Passive {
@@ -134,7 +137,7 @@ impl Engine {
             Some((_, _, watch)) => Arc::clone(watch),
             None => {
                 let Ok(counter) = MatchCounter::new(look) else { return Signs::Nothing };
-                let watch = LogWatch { logs, readers: Vec::new(), counter };
+                let watch = LogWatch::new(logs, counter, look.within);
                 let watch = Arc::new(Mutex::new(watch));
                 watches.insert(check.clone(), (run, look.clone(), Arc::clone(&watch)));
                 watch
@@ -186,8 +189,29 @@ fn written(path: &std::path::Path) -> io::Result<Duration> {
 }
 
 impl LogWatch {
+    fn new(logs: Vec<(PathBuf, Channel)>, counter: MatchCounter, within: Duration) -> Self {
+        Self { logs, readers: Vec::new(), counter, within, is_behind: false }
+    }
+
+    /// Passes over what is too old to count, so that a flood does not hide what is printed now.
+    fn catch_up(&mut self) -> io::Result<()> {
+        let within = i64::try_from(self.within.as_millis()).unwrap_or(i64::MAX);
+        let since = Wall(clock::wall().0.saturating_sub(within));
+        for reader in &mut self.readers {
+            let here = reader.cursor();
+            reader.since(since)?;
+            if reader.cursor() < here {
+                reader.seek(here)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Reads on, and returns how many lines of late match; the first time from `since` on.
     fn count(&mut self, since: Wall) -> io::Result<u32> {
+        if std::mem::take(&mut self.is_behind) {
+            self.catch_up()?;
+        }
         if self.readers.is_empty() {
             for (log, channel) in &self.logs {
                 let mut reader = LogReader::open(log, *channel)?;
@@ -198,9 +222,10 @@ impl LogWatch {
         let now = (clock::now(), clock::wall());
         let mut lines = Vec::new();
         for reader in &mut self.readers {
+            let mut is_all = false;
             for _ in 0..MAX_BATCHES {
                 let more = reader.next_lines(BATCH_LINES)?;
-                let is_all = more.len() < BATCH_LINES;
+                is_all = more.len() < BATCH_LINES;
                 lines.extend(more.into_iter().map(|line| {
                     let ago = line.at.map(|at| now.1.since(at)).unwrap_or_default();
                     (now.0 - ago, line.bytes)
@@ -209,6 +234,7 @@ impl LogWatch {
                     break;
                 }
             }
+            self.is_behind |= !is_all;
         }
         lines.sort_by_key(|(at, _)| *at);
         lines.iter().for_each(|(at, line)| self.counter.see(line, *at));
@@ -258,11 +284,8 @@ mod tests {
             count: Bounds { warn: None, fail: Some(9) },
             within: Duration::from_secs(60),
         };
-        let mut watch = LogWatch {
-            logs: vec![(log("out"), Channel::Stdout), (log("err"), Channel::Stderr)],
-            readers: Vec::new(),
-            counter: MatchCounter::new(&look).unwrap(),
-        };
+        let logs = vec![(log("out"), Channel::Stdout), (log("err"), Channel::Stderr)];
+        let mut watch = LogWatch::new(logs, MatchCounter::new(&look).unwrap(), look.within);
         std::fs::write(log("out"), "ERROR one\nfine\n").unwrap();
         std::fs::write(log("err"), "ERROR two\r\n").unwrap();
         assert_eq!(watch.count(Wall(0)).unwrap(), 2);
@@ -270,5 +293,29 @@ mod tests {
         let mut file = std::fs::File::options().append(true).open(log("err")).unwrap();
         io::Write::write_all(&mut file, "ERROR\n".repeat(700).as_bytes()).unwrap();
         assert_eq!(watch.count(Wall(0)).unwrap(), 9);
+    }
+
+    #[test]
+    fn a_flood_that_cannot_be_read_in_one_go_does_not_hide_what_comes_after_it() {
+        let place = tempfile::tempdir().unwrap();
+        let log = place.path().join("log");
+        let look = LogLook {
+            pattern: "ERROR".into(),
+            count: Bounds { warn: None, fail: Some(9) },
+            within: Duration::from_millis(20),
+        };
+        let counter = MatchCounter::new(&look).unwrap();
+        let logs = vec![(log.clone(), Channel::Stdout)];
+        let mut watch = LogWatch::new(logs, counter, look.within);
+        std::fs::write(&log, "x\n".repeat(BATCH_LINES * MAX_BATCHES + 1)).unwrap();
+        assert_eq!(watch.count(Wall(0)).unwrap(), 0);
+        assert!(watch.is_behind);
+        // Without an index all of a file is as old as its last byte.
+        let hour = SystemTime::now() - Duration::from_secs(3600);
+        std::fs::File::options().write(true).open(&log).unwrap().set_modified(hour).unwrap();
+        watch.catch_up().unwrap();
+        let mut file = std::fs::File::options().append(true).open(&log).unwrap();
+        io::Write::write_all(&mut file, b"ERROR\n").unwrap();
+        assert_eq!((watch.count(Wall(0)).unwrap(), watch.is_behind), (1, false));
     }
 }
