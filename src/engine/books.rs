@@ -8,7 +8,7 @@ use tokio::sync::broadcast;
 use tracing::warn;
 
 use super::kept::Kept;
-use super::watched::Print;
+use super::print::Print;
 use super::{Happening, HappeningKind, active};
 use crate::core::care::{HostFacts, Target, TargetFacts};
 use crate::core::{Actor, Snapshot, Switch};

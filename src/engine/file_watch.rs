@@ -12,23 +12,28 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::watched::{Print, Target, targets};
+use super::print::Print;
+use super::watched::{Target, is_swapped_mount, targets};
 use crate::config::Config;
 use crate::name::ProgramName;
 use crate::os::inotify::{Directories, Notice, Waker, WatchId, What};
+use crate::os::links::Way;
 
 /// After changes the thread rests this long, so that a storm is a few messages.
 const REST: Duration = Duration::from_millis(50);
 /// Changed files of one program that are counted in one message.
 const MAX_COUNTED: usize = 1000;
 
+/// What the files of programs are like, and which of them was written last.
+pub(super) type Prints = BTreeMap<ProgramName, (Print, Option<PathBuf>)>;
+
 /// What the thread has seen.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Touched {
     /// These files of the program changed; there is at least one.
     Changed { program: ProgramName, files: BTreeSet<PathBuf>, first: PathBuf },
-    /// What the files of these programs are like, and which of them was written last.
-    Prints { prints: BTreeMap<ProgramName, (Print, Option<PathBuf>)>, is_all: bool },
+    /// `is_all`: of all programs that watch anything.
+    Prints { prints: Prints, is_all: bool },
     /// Why not everything is watched, or that it is.
     Trouble(Option<String>),
 }
@@ -142,6 +147,8 @@ struct Watching {
     ids: BTreeMap<PathBuf, WatchId>,
     /// A directory may have several names, by links.
     paths: BTreeMap<WatchId, BTreeSet<PathBuf>>,
+    /// What the roots lead over, in the order of the targets.
+    ways: Vec<Way>,
     changed: BTreeMap<ProgramName, (PathBuf, BTreeSet<PathBuf>)>,
     trouble: Option<String>,
     told: Option<String>,
@@ -155,6 +162,7 @@ impl Watching {
             targets: Vec::new(),
             ids: BTreeMap::new(),
             paths: BTreeMap::new(),
+            ways: Vec::new(),
             changed: BTreeMap::new(),
             trouble: None,
             told: None,
@@ -185,13 +193,24 @@ impl Watching {
                     Err(std::sync::mpsc::TryRecvError::Disconnected) => return,
                 }
             }
+            // What is watched already need not be looked for.
+            let order = order.filter(|it| *it != self.targets || self.trouble.is_some());
             let is_all = order.is_some();
             if let Some(targets) = order {
                 self.targets = targets;
                 self.arm(false);
                 asked = self.targets.iter().map(|target| target.program.clone()).collect();
             }
-            if !self.tell() || !self.tell_prints(asked, is_all) {
+            let prints = self.prints(asked);
+            if !prints.is_empty() || is_all {
+                // A change that a print may hold is told before it, or nobody would act on it
+                // should the brain die in between.
+                match self.directories.take() {
+                    Ok(notices) => self.on_notices(notices),
+                    Err(_) => continue, // It is told above.
+                }
+            }
+            if !self.tell() || !self.tell_prints(prints, is_all) {
                 return;
             }
             self.directories.wait();
@@ -218,17 +237,21 @@ impl Watching {
         true
     }
 
-    fn tell_prints(&self, programs: BTreeSet<ProgramName>, is_all: bool) -> bool {
-        if programs.is_empty() && !is_all {
-            return true;
-        }
+    fn prints(&self, programs: BTreeSet<ProgramName>) -> Prints {
         let print = |program: ProgramName| {
             let targets: Vec<&Target> =
                 self.targets.iter().filter(|target| target.program == program).collect();
             let print = Print::take(&targets);
             (program, print)
         };
-        let prints = programs.into_iter().map(print).collect();
+        programs.into_iter().map(print).collect()
+    }
+
+    /// Hands over what files are like. Returns whether anybody listens.
+    fn tell_prints(&self, prints: Prints, is_all: bool) -> bool {
+        if prints.is_empty() && !is_all {
+            return true;
+        }
         self.seen.send(Touched::Prints { prints, is_all }).is_ok()
     }
 
@@ -248,8 +271,14 @@ impl Watching {
         self.trouble = None;
         let mut wanted = BTreeSet::new();
         let mut files: Vec<(ProgramName, PathBuf)> = Vec::new();
-        for target in &self.targets {
+        self.ways = self.targets.iter().map(|target| Way::of(&target.root)).collect();
+        for (target, way) in self.targets.iter().zip(&self.ways) {
             wanted.extend(target.approach());
+            wanted.extend(way.links.iter().filter_map(|link| link.parent()).map(Path::to_path_buf));
+            if !way.end.is_dir() {
+                wanted.extend(way.end.parent().filter(|it| it.is_dir()).map(Path::to_path_buf));
+                files.push((target.program.clone(), target.root.clone()));
+            }
             let (directories, found) = target.scan(&target.root);
             wanted.extend(directories);
             files.extend(found.into_iter().map(|file| (target.program.clone(), file)));
@@ -264,7 +293,8 @@ impl Watching {
             self.watch(&directory);
         }
         for (program, file) in files.into_iter().filter(|_| is_news) {
-            if file.parent().is_some_and(|parent| !before.contains(parent)) {
+            let is_new = file.parent().is_some_and(|parent| !before.contains(parent));
+            if is_new && file.exists() {
                 self.note(&program, &file);
             }
         }
@@ -308,6 +338,14 @@ impl Watching {
         for path in below {
             self.forget(&path);
         }
+    }
+
+    /// Forgets a root with everything below it, and the directories above it that this link
+    /// leads to.
+    fn forget_way(&mut self, root: &Path, link: &Path) {
+        let leads = |directory: &&Path| Way::of(directory).links.iter().any(|it| it == link);
+        root.ancestors().skip(1).filter(leads).for_each(|directory| self.forget(directory));
+        self.forget_tree(root);
     }
 
     fn on_notices(&mut self, notices: Vec<Notice>) {
@@ -355,9 +393,21 @@ impl Watching {
 
     fn on_entry(&mut self, what: What, path: &Path, is_dir: bool) -> bool {
         let is_moved = what != What::Changed;
-        let targets = self.targets.clone();
+        let (targets, ways) = (self.targets.clone(), std::mem::take(&mut self.ways));
         let mut again = false;
-        for target in &targets {
+        let is_content = is_dir || is_content(path);
+        for (target, way) in targets.iter().zip(&ways) {
+            if way.end == path && path != target.root && !is_dir {
+                self.note(&target.program, &target.root);
+            }
+            if is_moved && way.links.iter().any(|link| link == path) {
+                // What is below the root is found elsewhere from now on.
+                again = true;
+                self.forget_way(&target.root, path);
+                if !way.end.is_dir() {
+                    self.note(&target.program, &target.root);
+                }
+            }
             if is_moved && target.root.starts_with(path) {
                 // The root, or what leads to it, is another one: also a link that was swapped.
                 again = true;
@@ -376,10 +426,11 @@ impl Watching {
                 if what == What::MovedAway && target.enters(path) {
                     self.note(&target.program, path);
                 }
-            } else if target.matches(path) {
+            } else if is_content && target.matches(path) {
                 self.note(&target.program, path);
             }
         }
+        self.ways = ways;
         if is_moved {
             self.forget_tree(path);
         }
@@ -399,160 +450,11 @@ impl Watching {
     }
 }
 
-/// The link that a mounted Kubernetes ConfigMap swaps.
-fn is_swapped_mount(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name == "..data")
+/// Whether this may have content that changes: a file, a link, or what has gone meanwhile.
+fn is_content(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).map_or(true, |it| it.is_file() || it.is_symlink())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs;
-    use std::time::Instant;
-
-    use crate::config::{self, Source};
-
-    const PATIENCE: Duration = Duration::from_secs(30);
-
-    /// A directory, what is watched in it, and what was seen.
-    struct Bench {
-        dir: tempfile::TempDir,
-        watcher: FileWatcher,
-        seen: UnboundedReceiver<Touched>,
-    }
-
-    impl Bench {
-        fn new(prepare: impl FnOnce(&Path), watch: &str) -> Self {
-            let dir = tempfile::tempdir().unwrap();
-            prepare(dir.path());
-            let (watcher, seen) = FileWatcher::new();
-            let mut bench = Self { dir, watcher, seen };
-            bench.arm(watch);
-            bench
-        }
-
-        fn arm(&mut self, watch: &str) {
-            let text = format!("[program.web]\ncommand = ['sleep', '1']\nwatch = [{watch}]");
-            let path = self.dir.path().join("mend.toml");
-            let loaded = config::load_sources(&[Source { path, text }], &|_| None).unwrap();
-            self.watcher.arm(&loaded.config);
-        }
-
-        /// Does something, again and again until it is seen: the thread may not watch yet.
-        fn until_seen(&mut self, file: &str, mut change: impl FnMut(&Path)) {
-            let start = Instant::now();
-            loop {
-                change(&self.at(file));
-                if self.next(Duration::from_millis(200)).is_some_and(|f| f.contains(&self.at(file)))
-                {
-                    return;
-                }
-                assert!(start.elapsed() < PATIENCE, "`{file}` was not seen");
-            }
-        }
-
-        fn wait_for(&mut self, file: &str) {
-            let start = Instant::now();
-            while !self.next(PATIENCE).is_some_and(|files| files.contains(&self.at(file))) {
-                assert!(start.elapsed() < PATIENCE, "`{file}` was not seen");
-            }
-        }
-
-        fn next(&mut self, patience: Duration) -> Option<BTreeSet<PathBuf>> {
-            let start = Instant::now();
-            loop {
-                match self.seen.try_recv() {
-                    Ok(Touched::Changed { files, .. }) => return Some(files),
-                    Ok(Touched::Prints { .. }) => {}
-                    Ok(Touched::Trouble(text)) => assert_eq!(text, None),
-                    Err(_) if start.elapsed() < patience => {
-                        std::thread::sleep(Duration::from_millis(5));
-                    }
-                    Err(_) => return None,
-                }
-            }
-        }
-
-        fn at(&self, name: &str) -> PathBuf {
-            self.dir.path().join(name)
-        }
-    }
-
-    fn write(path: &Path) {
-        fs::write(path, "x").unwrap();
-    }
-
-    #[test]
-    fn a_new_directory_is_watched_with_what_was_made_in_it_meanwhile() {
-        let mut bench = Bench::new(|dir| fs::create_dir(dir.join("src")).unwrap(), "'src/**/*.py'");
-        bench.until_seen("src/a.py", write);
-        fs::create_dir_all(bench.at("src/b/c")).unwrap();
-        write(&bench.at("src/b/c/d.py"));
-        bench.wait_for("src/b/c/d.py");
-        bench.until_seen("src/b/c/d.py", |file| {
-            fs::write(file.with_extension("tmp"), "y").unwrap();
-            fs::rename(file.with_extension("tmp"), file).unwrap();
-        });
-    }
-
-    #[test]
-    fn a_root_that_is_missing_is_waited_for_and_one_that_goes_may_come_back() {
-        let mut bench = Bench::new(|_| (), "'a/b/conf', 'marker'");
-        bench.until_seen("marker", write);
-        for _ in 0..3 {
-            fs::create_dir_all(bench.at("a/b/conf/x")).unwrap();
-            write(&bench.at("a/b/conf/x/y"));
-            bench.wait_for("a/b/conf/x/y");
-            fs::remove_dir_all(bench.at("a")).unwrap();
-        }
-    }
-
-    #[test]
-    fn a_link_that_is_swapped_is_a_change_and_what_it_leads_to_is_watched() {
-        let prepare = |dir: &Path| {
-            for release in ["1", "2"] {
-                fs::create_dir(dir.join(release)).unwrap();
-                write(&dir.join(release).join("app"));
-            }
-            std::os::unix::fs::symlink("1", dir.join("current")).unwrap();
-        };
-        let mut bench = Bench::new(prepare, "'current'");
-        bench.until_seen("current/app", write);
-        std::os::unix::fs::symlink("2", bench.at("next")).unwrap();
-        fs::rename(bench.at("next"), bench.at("current")).unwrap();
-        bench.wait_for("current/app");
-        let released = bench.at("2/app");
-        bench.until_seen("current/app", |_| write(&released));
-    }
-
-    #[test]
-    fn what_is_ignored_or_does_not_match_is_not_told_and_programs_may_stop_watching() {
-        let prepare = |dir: &Path| fs::create_dir(dir.join(".git")).unwrap();
-        let mut bench = Bench::new(prepare, "'**/*.py', '.'");
-        bench.until_seen("a.py", write);
-        for name in ["a.py~", ".a.py.swp", "4913", ".git/x.py"] {
-            write(&bench.at(name));
-        }
-        write(&bench.at("b.py"));
-        loop {
-            let files = bench.next(PATIENCE).expect("the last file is seen");
-            let names: Vec<_> = files.iter().map(|file| file.file_name().unwrap()).collect();
-            assert!(names.iter().all(|name| *name == "a.py" || *name == "b.py"), "{names:?}");
-            if files.contains(&bench.at("b.py")) {
-                break;
-            }
-        }
-        bench.arm("'other'");
-        bench.until_seen("other", write);
-    }
-
-    #[test]
-    fn a_limit_of_the_kernel_is_said_with_the_way_out() {
-        let text = explain(&io::Error::from_raw_os_error(libc::ENOSPC), Some(Path::new("/srv")));
-        assert!(text.contains("sysctl fs.inotify.max_user_watches="), "{text}");
-        let text = explain(&io::Error::from_raw_os_error(libc::EMFILE), None);
-        assert!(text.contains("fs.inotify.max_user_instances="), "{text}");
-        let text = explain(&io::Error::from_raw_os_error(libc::EACCES), Some(Path::new("/srv")));
-        assert!(text.starts_with("`/srv` cannot be watched: "), "{text}");
-    }
-}
+#[path = "file_watch_tests.rs"]
+mod tests;

@@ -72,6 +72,8 @@ mod config_watch;
 
 mod watched;
 
+mod print;
+
 mod file_watch;
 
 mod renewal;

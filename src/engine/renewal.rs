@@ -1,12 +1,11 @@
 //! What the loop does when files that programs watch have changed.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::HappeningKind;
 use super::core_loop::Engine;
-use super::file_watch::Touched;
-use super::watched::{Print, targets};
+use super::file_watch::{Prints, Touched};
+use super::watched::targets;
 use crate::config::{OnWatch, WatchTarget};
 use crate::core::filewatch::Changes;
 use crate::core::{Event, Goal, StateCode};
@@ -28,7 +27,7 @@ impl Engine {
 
     /// Compares what files are like with what they were like when their programs got their last
     /// renewal, and remembers it: they may have changed while no brain lived.
-    fn on_prints(&mut self, prints: BTreeMap<ProgramName, (Print, Option<PathBuf>)>, is_all: bool) {
+    fn on_prints(&mut self, prints: Prints, is_all: bool) {
         if is_all {
             self.prints.retain(|program, _| prints.contains_key(program));
         }

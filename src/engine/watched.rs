@@ -2,8 +2,6 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,56 +16,6 @@ const AS_GLOB: MatchOptions = MatchOptions {
     require_literal_separator: true,
     require_literal_leading_dot: false,
 };
-
-/// What the files that a program watches are like, as far as it shows that they have changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Print {
-    /// Of what is watched; another one means nothing.
-    of: u32,
-    files: u32,
-}
-
-impl Print {
-    /// Takes the print of what `targets`, all those of one program, mean now, together with the
-    /// file that was written last.
-    pub(super) fn take(targets: &[&Target]) -> (Self, Option<PathBuf>) {
-        let mut files: Vec<PathBuf> =
-            targets.iter().flat_map(|target| target.scan(&target.root).1).collect();
-        let roots = targets.iter().map(|target| &target.root);
-        files.extend(roots.filter(|root| !root.is_dir()).cloned());
-        files.sort_unstable();
-        files.dedup();
-        let mut hash = crc32fast::Hasher::new();
-        let mut newest = None;
-        for file in files {
-            // Through links: what they lead to is what counts.
-            let Ok(metadata) = fs::metadata(&file) else { continue };
-            hash.update(file.as_os_str().as_bytes());
-            let written = (metadata.mtime(), metadata.mtime_nsec());
-            let of_file = [metadata.dev(), metadata.ino(), metadata.size()];
-            of_file.iter().for_each(|number| hash.update(&number.to_le_bytes()));
-            hash.update(&written.0.to_le_bytes());
-            hash.update(&written.1.to_le_bytes());
-            newest = newest.max(Some((written, file)));
-        }
-        let of = crc32fast::hash(format!("{targets:?}").as_bytes());
-        (Self { of, files: hash.finalize() }, newest.map(|(_, file)| file))
-    }
-
-    /// Returns what is written down of it.
-    pub(super) fn parts(self) -> (u32, u32) {
-        (self.of, self.files)
-    }
-
-    pub(super) fn from_parts((of, files): (u32, u32)) -> Self {
-        Self { of, files }
-    }
-
-    /// Whether files have changed between an earlier print of the same targets and this one.
-    pub(super) fn shows_change_since(self, before: Self) -> bool {
-        self.of == before.of && self.files != before.files
-    }
-}
 
 /// One entry of the `watch` of one program.
 #[derive(Debug, Clone, PartialEq)]
@@ -144,7 +92,8 @@ impl Target {
     }
 
     /// Returns the directories from `start` downwards that are to be looked at, and the files in
-    /// them that count. Links to directories are not followed, but for the root itself.
+    /// them that count. Links are not followed, but for the root itself; pipes, sockets and
+    /// devices have no content that could change.
     pub(super) fn scan(&self, start: &Path) -> (Vec<PathBuf>, Vec<PathBuf>) {
         let (mut directories, mut files) = (Vec::new(), Vec::new());
         let mut queue = vec![start.to_path_buf()];
@@ -158,7 +107,8 @@ impl Target {
                 let path = entry.path();
                 match entry.file_type() {
                     Ok(kind) if kind.is_dir() => queue.push(path),
-                    Ok(_) if self.matches(&path) => files.push(path),
+                    Ok(kind) if !kind.is_file() && !kind.is_symlink() => {}
+                    Ok(_) if is_swapped_mount(&path) || self.matches(&path) => files.push(path),
                     Ok(_) | Err(_) => {}
                 }
             }
@@ -166,6 +116,11 @@ impl Target {
         }
         (directories, files)
     }
+}
+
+/// Whether this is the link that a mounted Kubernetes ConfigMap swaps.
+pub(super) fn is_swapped_mount(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name == "..data")
 }
 
 fn fits(parts: &[Part], names: &[&OsStr]) -> bool {
@@ -209,20 +164,20 @@ impl Ignore {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::Duration;
 
     use super::*;
     use crate::config::{OnWatch, WATCH_IGNORE};
 
-    fn target(written: WatchTarget, ignore: &[&str]) -> Target {
+    pub(in crate::engine) fn target(written: WatchTarget, ignore: &[&str]) -> Target {
         let ignore = WATCH_IGNORE.iter().chain(ignore).map(|name| (*name).to_owned()).collect();
         let debounce = Duration::ZERO;
         let watch = Watch { targets: vec![written], ignore, debounce, act: OnWatch::Restart };
         targets(&"web".parse().unwrap(), &watch).remove(0)
     }
 
-    fn glob(root: &str, parts: &[&str]) -> WatchTarget {
+    pub(in crate::engine) fn glob(root: &str, parts: &[&str]) -> WatchTarget {
         let parts = parts.iter().map(|part| (*part).to_owned()).collect();
         WatchTarget::Glob { root: root.into(), parts }
     }
@@ -311,6 +266,7 @@ mod tests {
         fs::create_dir_all(at("a/.git/x")).unwrap();
         fs::create_dir_all(at("a/b")).unwrap();
         std::os::unix::fs::symlink(dir.path(), at("a/b/loop")).unwrap();
+        std::os::unix::net::UnixListener::bind(at("a/socket.py")).unwrap();
         for name in ["a/1.py", "a/b/2.py", "a/b/3.txt", "a/.git/x/4.py"] {
             fs::write(at(name), "").unwrap();
         }
@@ -324,40 +280,5 @@ mod tests {
         let missing = super::tests::target(WatchTarget::Path(at("x/y/z")), &[]);
         assert_eq!(missing.approach(), Some(dir.path().to_path_buf()));
         assert_eq!(missing.scan(&missing.root), (vec![], vec![]));
-    }
-
-    #[test]
-    fn a_print_shows_every_change_and_nothing_else() {
-        let dir = tempfile::tempdir().unwrap();
-        let at = |name: &str| dir.path().join(name);
-        fs::create_dir(at("a")).unwrap();
-        fs::write(at("a/1.py"), "one").unwrap();
-        fs::write(at("file"), "one").unwrap();
-        let tree = target(glob(at("a").to_str().unwrap(), &["**", "*.py"]), &[]);
-        let file = target(WatchTarget::Path(at("file")), &[]);
-        let print = || Print::take(&[&tree, &file]);
-        let mut before = print().0;
-        assert!(!print().0.shows_change_since(before));
-        fs::write(at("a/other.txt"), "not watched").unwrap();
-        assert!(!print().0.shows_change_since(before));
-        let changes: [(&str, &dyn Fn()); 5] = [
-            ("grown", &|| fs::write(at("a/1.py"), "more").unwrap()),
-            ("new", &|| fs::write(at("a/2.py"), "").unwrap()),
-            ("gone", &|| fs::remove_file(at("a/1.py")).unwrap()),
-            ("replaced", &|| {
-                fs::write(at("next"), "one").unwrap();
-                fs::rename(at("next"), at("file")).unwrap();
-            }),
-            ("gone too", &|| fs::remove_file(at("file")).unwrap()),
-        ];
-        for (what, change) in changes {
-            change();
-            let (after, newest) = print();
-            assert!(after.shows_change_since(before), "{what}");
-            assert!(newest.is_some_and(|file| file.starts_with(dir.path())), "{what}");
-            before = after;
-        }
-        let (other, _) = Print::take(&[&tree]);
-        assert!(!other.shows_change_since(before), "something else is watched");
     }
 }

@@ -34,6 +34,8 @@ pub mod process;
 
 pub mod inotify;
 
+pub mod links;
+
 pub mod readable;
 
 pub mod notify_socket;

@@ -169,3 +169,45 @@ fn a_file_that_changes_while_no_part_of_mend_lives_is_not_missed() {
     daemon.kill_brain();
     assert_eq!((Some(daemon.pid("app")), daemon.pid("beside")), (app.pid, beside));
 }
+
+#[test]
+fn what_links_lead_to_never_looks_like_a_change_after_a_death_or_an_upgrade() {
+    let setup = Setup::new(
+        "[program.app]\ncommand = ['sleep', '100000']\nstart_period = 0\n\
+         watch_debounce = '50ms'\nwatch = ['src/**', 'mtab', 'current/app']\n",
+    );
+    let at = |name: &str| setup.dir().join(name);
+    for directory in ["src", "elsewhere", "releases/1", "releases/2"] {
+        fs::create_dir_all(at(directory)).expect("a directory");
+    }
+    write(&at("releases/1/app"));
+    write(&at("releases/2/app"));
+    for (link, leads_to) in [
+        ("mtab", "/proc/self/mounts"),
+        ("src/mtab", "/proc/self/mounts"),
+        ("src/directory", "../elsewhere"),
+        ("src/broken", "nowhere"),
+        ("current", "releases/1"),
+    ] {
+        std::os::unix::fs::symlink(leads_to, at(link)).expect("a link");
+    }
+    let pipe = at("src/pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    let mut daemon = setup.start();
+    let app = replaced_by(&daemon, "src/a.py", daemon.pid("app"));
+    let restarts = daemon.process("app").restarts;
+    write(&daemon.file("elsewhere/file"));
+    daemon.kill_brain();
+    daemon.ctl_ok(&["upgrade"]);
+    daemon.kill_both();
+    daemon.start_again();
+    assert_eq!(daemon.pid("app"), app);
+    // What counts is seen as ever, and it is the first restart.
+    let fresh = daemon.file("fresh");
+    std::os::unix::fs::symlink("releases/2", &fresh).expect("a link");
+    fs::rename(&fresh, daemon.file("current")).expect("the link is swapped");
+    let file = daemon.file("current/app");
+    let reason = format!("running; restarted because `{}` changed", file.display());
+    let process = daemon.wait_process("app", "to follow the link", |app| app.reason == reason);
+    assert_eq!(process.restarts, restarts + 1);
+}
