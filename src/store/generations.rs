@@ -156,7 +156,7 @@ impl Generations {
     /// that the current one is a copy of.
     pub fn previous(&self) -> Option<&Generation> {
         let current = self.current()?;
-        let from = current.copy_of.unwrap_or(current.number);
+        let from = current.origin();
         self.list.iter().rev().find(|it| {
             it.number < from
                 && it.is_good()
@@ -176,13 +176,17 @@ impl Generations {
     }
 
     /// Returns the generation in which exactly these texts were given up, unless they have taken
-    /// effect since. One that was never brought to an end, as after a loss of power, counts.
+    /// effect since, or the files have held something else since that did: somebody has written
+    /// them again. One that was never brought to an end, as after a loss of power, counts.
     pub fn rejected(&self, texts: &[Source]) -> Option<&Generation> {
         let is_given_up = |generation: &&Generation| match generation.outcome {
             Outcome::RolledBack | Outcome::Interrupted | Outcome::Applying => true,
             Outcome::Applied | Outcome::Kept | Outcome::Rejected => false,
         };
-        self.of(texts).filter(is_given_up)
+        let found = self.of(texts).filter(is_given_up)?;
+        let is_newer =
+            |it: &Generation| it.number > found.number && it.is_good() && it.copy_of.is_none();
+        (!self.list.iter().any(is_newer)).then_some(found)
     }
 
     /// Reads the texts of a generation.
@@ -249,7 +253,9 @@ impl Generations {
     fn withdrawn_by(&self, number: u64, outcome: Outcome) -> Option<(u64, String)> {
         let settled = self.get(number).filter(|it| !it.is_good())?;
         let copy_of = settled.copy_of.filter(|_| outcome.took_effect())?;
-        let current = self.current().filter(|current| current.number != copy_of)?;
+        // On a way forward, back to what was withdrawn, the current one stays good.
+        let is_way_back = |current: &&Generation| current.origin() > copy_of;
+        let current = self.current().filter(is_way_back)?;
         Some((current.number, format!("{} went back to generation {copy_of}", settled.by.name)))
     }
 
@@ -326,6 +332,11 @@ fn make_directory(path: &Path) -> io::Result<()> {
 }
 
 impl Generation {
+    /// Returns the number of the generation that brought these texts.
+    fn origin(&self) -> u64 {
+        self.copy_of.unwrap_or(self.number)
+    }
+
     /// Whether it took effect and was not given up.
     pub fn is_good(&self) -> bool {
         self.outcome.took_effect()
@@ -436,6 +447,40 @@ mod tests {
         // A daemon that was killed right after it does so again.
         generations.settle(four, Outcome::Applied, None).unwrap();
         assert_eq!(outcomes(&generations), expected);
+    }
+
+    #[test]
+    fn a_way_forward_to_what_was_withdrawn_gives_nothing_up() {
+        let place = tempfile::tempdir().unwrap();
+        let (mut generations, _) = Generations::open(place.path());
+        for text in ["one", "two", "three"] {
+            add(&mut generations, Outcome::Applied, text);
+        }
+        for copy_of in [2, 3] {
+            let copy_of = Some(copy_of);
+            let copy = Draft { copy_of, ..draft(How::Rollback, Outcome::Applying) };
+            let text = ["two", "three"][copy_of.unwrap() as usize - 2];
+            let number = generations.add(copy, Some(&texts(text))).unwrap();
+            generations.settle(number, Outcome::Applied, None).unwrap();
+        }
+        assert_eq!(generations.current().unwrap().number, 5);
+        assert_eq!(generations.get(4).unwrap().outcome, Outcome::Applied);
+        assert_eq!(generations.rejected(&texts("two")), None);
+        assert_eq!(generations.rejected(&texts("three")), None);
+        assert_eq!(generations.previous().unwrap().number, 2);
+    }
+
+    #[test]
+    fn what_was_given_up_may_be_written_again_after_something_else() {
+        let place = tempfile::tempdir().unwrap();
+        let (mut generations, _) = Generations::open(place.path());
+        add(&mut generations, Outcome::Applied, "good");
+        add(&mut generations, Outcome::RolledBack, "bad");
+        let copy = Draft { copy_of: Some(1), ..draft(How::Rollback, Outcome::Applied) };
+        generations.add(copy, Some(&texts("good"))).unwrap();
+        assert!(generations.rejected(&texts("bad")).is_some(), "the files are as they were");
+        add(&mut generations, Outcome::Applied, "other");
+        assert_eq!(generations.rejected(&texts("bad")), None);
     }
 
     #[test]
