@@ -195,7 +195,7 @@ impl From<Refusal> for Fault {
                 )
             }
             Refusal::Busy(_) => {
-                let title = "Something else must end first";
+                let title = "Something else must come first";
                 Self::new(StatusCode::CONFLICT, "conflict", title, text)
             }
             Refusal::Failed(_) => Self::internal(text),

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::configure::process_names;
 use super::mix::Mix;
 use super::plan::{Changes, Programs};
 use super::supervisor::Supervisor;
@@ -99,6 +100,8 @@ pub struct Apply {
 enum Judged {
     Ready,
     NotYet(String),
+    /// What it requires will not run by itself.
+    Blocked(String),
     Failed(String),
 }
 
@@ -410,6 +413,8 @@ impl Apply {
         };
         let concerns = |process: &ProcessName| {
             process == waits_for
+                // What is replaced may wait for it in vain from now on.
+                || core.status(process).is_none_or(|status| status.has_ended())
                 || self.changes.in_turn.contains(process.program())
                 || self.strictness(process).is_some_and(|strict| {
                     matches!(self.judge(process, strict, core), Judged::Failed(_))
@@ -440,7 +445,10 @@ impl Apply {
     ) -> Result<Option<(ProcessName, String)>, (ProcessName, String)> {
         let progress = &self.progress;
         let touched: BTreeSet<_> = progress.replaced.keys().chain(&progress.were_up).collect();
-        let mut waits = None;
+        let (mut waits, mut blocked) = (None, None);
+        let not_running = |why: &str, process: &ProcessName| {
+            (process.clone(), format!("`{process}` does not run: {why}"))
+        };
         for process in touched {
             let Some(strict) = self.strictness(process) else { continue };
             match self.judge(process, strict, core) {
@@ -448,12 +456,20 @@ impl Apply {
                 Judged::NotYet(reason) => {
                     waits.get_or_insert_with(|| (process.clone(), reason));
                 }
-                Judged::Failed(why) => {
-                    return Err((process.clone(), format!("`{process}` does not run: {why}")));
+                Judged::Blocked(why) => {
+                    blocked.get_or_insert_with(|| not_running(&why, process));
                 }
+                Judged::Failed(why) => return Err(not_running(&why, process)),
             }
         }
-        Ok(waits)
+        // Rather the one that has failed than who waits for it.
+        blocked.map_or(Ok(waits), Err)
+    }
+
+    /// Whether the old configuration has a process.
+    fn is_old(&self, process: &ProcessName) -> bool {
+        let program = self.old.get(process.program());
+        program.is_some_and(|program| process_names(program).contains(process))
     }
 
     /// `strict` counts each failure of a run of its own, also one that is being made good.
@@ -466,9 +482,15 @@ impl Apply {
         if strict && ended.is_some() && status.failures.0 > 0 {
             return Judged::Failed(status.reason);
         }
+        let did_run = self.progress.were_up.contains(process) || !self.is_old(process);
         match status.state {
             // What it requires is stopped: it did not run before either, and starts with that.
             StateCode::Stopped if status.run.is_none() && core.is_held(process) => Judged::Ready,
+            StateCode::Stopped | StateCode::Backoff if status.blocked && did_run => {
+                Judged::Blocked(status.reason)
+            }
+            // It did not run before either, for want of the same.
+            StateCode::Stopped | StateCode::Backoff if status.blocked => Judged::Ready,
             StateCode::Running if status.run.is_some_and(|run| run >= first) => Judged::Ready,
             StateCode::Fatal => Judged::Failed(status.reason),
             StateCode::Backoff if status.retry_at.is_some() => Judged::Failed(status.reason),

@@ -216,3 +216,76 @@ fn progress_that_cannot_be_written_leads_back() {
     let steps = table.apply.on_unrecorded(table.bench.now, "no space", &table.bench.core);
     assert_eq!(steps, [ApplyStep::Configure(table.apply.mix().clone())]);
 }
+
+/// A job that ends for good, and what requires it.
+fn job_and(web: impl FnOnce(&mut Program)) -> Vec<Program> {
+    let job = program_with("job", |p| {
+        p.lifecycle.restart = RestartPolicy::Never;
+        p.lifecycle.start_period = SECOND;
+    });
+    let requires_job = |p: &mut Program| {
+        p.lifecycle.requires = vec!["job".parse().unwrap()];
+        web(p);
+    };
+    vec![job, program_with("web", requires_job)]
+}
+
+#[test]
+fn what_requires_a_job_that_has_ended_fails_at_once_and_not_when_the_time_is_over() {
+    let old = job_and(|_| {});
+    let mut table = Table::begin(old[..1].to_vec(), old.clone(), true);
+    let run = table.bench.run("job");
+    table.bench.dies(run, 0);
+    table.look();
+    let Some(ApplyStep::RolledBack { why, .. }) = table.ended else {
+        panic!("{:?}", table.ended);
+    };
+    assert!(why.contains("`web` does not run: requires `job`, which has exited"), "{why}");
+}
+
+#[test]
+fn what_did_not_run_before_for_want_of_the_same_holds_up_nothing() {
+    let old = job_and(|_| {});
+    let mut bench = Bench::running(old.clone());
+    let run = bench.run("job");
+    bench.dies(run, 0);
+    assert!(bench.status("web").blocked);
+    let order = ApplyOrder { generation: 2, by: actor(), patience: PATIENCE, roll_back: true };
+    let new = programs(job_and(|p| p.spawn.umask = 0o077));
+    let (apply, steps) = Apply::begin(bench.now, programs(old), new, order, &bench.core);
+    let mut table = Table { bench, apply, ended: None };
+    table.take(steps);
+    table.look();
+    assert_eq!(table.ended, Some(ApplyStep::Applied));
+}
+
+#[test]
+fn a_requirement_that_fails_after_the_change_began_is_noticed_by_what_changed_alone() {
+    let db = || program_with("db", |p| p.lifecycle.restart = RestartPolicy::Never);
+    let web = |umask| {
+        program_with("web", |p| {
+            p.lifecycle.requires = vec!["db".parse().unwrap()];
+            p.lifecycle.start_period = SECOND;
+            p.spawn.umask = umask;
+        })
+    };
+    let mut bench = Bench::running(vec![db(), web(0o022)]);
+    bench.advance(SECOND);
+    bench.spawn_all();
+    bench.advance(SECOND);
+    let (old, new) = (programs(vec![db(), web(0o022)]), programs(vec![db(), web(0o077)]));
+    let order = ApplyOrder { generation: 2, by: actor(), patience: PATIENCE, roll_back: true };
+    let (apply, steps) = Apply::begin(bench.now, old, new, order, &bench.core);
+    let mut table = Table { bench, apply, ended: None };
+    table.take(steps);
+    table.look();
+    let (db, web) = (table.bench.run("db"), table.bench.run("web"));
+    table.bench.dies(db, 0);
+    table.bench.dies(web, 0);
+    for process in ["web", "db"] {
+        let changed = [name(process)].into();
+        let steps = table.apply.look(table.bench.now, &table.bench.core, &changed);
+        table.take(steps);
+    }
+    assert!(table.apply.is_rolling_back());
+}

@@ -273,6 +273,17 @@ impl StateCode {
 }
 
 impl ProcessStatus {
+    /// Whether it does not run, and will not by itself.
+    pub fn has_ended(&self) -> bool {
+        match self.state {
+            StateCode::Stopped => self.goal == Goal::Down || self.blocked,
+            StateCode::Exited | StateCode::Fatal => true,
+            StateCode::Backoff => self.blocked,
+            StateCode::Starting | StateCode::Running | StateCode::Stopping => false,
+            StateCode::Unknown => false,
+        }
+    }
+
     /// Returns how long the living run has been up.
     pub fn uptime(&self, now: Instant) -> Option<Duration> {
         self.started.map(|started| now.since(started))

@@ -36,7 +36,7 @@ struct Tally {
     waiting: usize,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Node {
     pub(super) program: Arc<Program>,
     pub(super) configured: bool,
@@ -47,7 +47,7 @@ pub(super) struct Node {
     dependants_stopping: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Graph {
     nodes: BTreeMap<ProgramName, Node>,
     pub(super) shutting_down: bool,

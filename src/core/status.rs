@@ -7,8 +7,9 @@ use super::program::Process;
 use super::snapshot::{Born, State, StopPhase};
 use super::supervisor::Supervisor;
 use super::text;
-use super::{Goal, ProcessStatus};
+use super::{Event, Goal, Mix, ProcessStatus, Programs};
 use crate::name::{ProcessName, ProgramName};
+use crate::time::Instant;
 
 impl Supervisor {
     pub(super) fn status_of(&self, process: &Process) -> ProcessStatus {
@@ -61,23 +62,52 @@ impl Supervisor {
                 if self.graph.summary(required).satisfied || !looked_at.insert(required) {
                     continue;
                 }
-                for other in self.processes_of(required).filter_map(|name| self.get(name)) {
-                    let is_over = match other.facts.state {
-                        State::Stopped => other.facts.goal == Goal::Down,
-                        State::Exited | State::Fatal => true,
-                        State::Waiting { .. } | State::Starting { .. } | State::Running { .. } => {
-                            false
-                        }
-                        State::Stopping { .. } | State::Backoff { .. } => false,
-                    };
-                    if is_over {
-                        return true;
-                    }
-                    waiting.push(other);
+                let others = self.wanted_of(required);
+                let is_over =
+                    |other: &&Process| matches!(other.facts.state, State::Exited | State::Fatal);
+                if others.is_empty() || others.iter().any(is_over) {
+                    return true;
                 }
+                waiting.extend(others);
             }
         }
         false
+    }
+
+    /// Returns what runs now and would have to stop with other programs because of what it
+    /// requires there, each with the reason; what would be restarted or removed is not in it.
+    pub fn would_hold(&self, now: Instant, programs: &Programs) -> Vec<(ProgramName, String)> {
+        let mut then = self.clone();
+        then.on_event(now, Event::ConfigureMix(Mix::whole(programs.clone())));
+        let mut held: Vec<(ProgramName, String)> = Vec::new();
+        for status in self.statuses().filter(|status| status.run.is_some()) {
+            let name = status.process.program();
+            let is_news = then.is_held(&status.process) && !self.is_held(&status.process);
+            let Some(process) = then.get(&status.process).filter(|it| is_news && it.is_wanted())
+            else {
+                continue;
+            };
+            if held.iter().all(|(program, _)| program != name) {
+                held.push((name.clone(), then.why_held(process)));
+            }
+        }
+        held
+    }
+
+    /// Says which requirement of a process nobody wants.
+    fn why_held(&self, process: &Process) -> String {
+        let requires = &process.program.lifecycle.requires;
+        let Some(required) = requires.iter().find(|name| self.graph.summary(name).withdrawn) else {
+            return String::new();
+        };
+        let other = self.processes_of(required).filter_map(|name| self.get(name)).next();
+        match other {
+            Some(other) if self.graph.summary(required).held => {
+                format!("it requires `{required}`, stopped because {}", self.why_held(other))
+            }
+            Some(other) => format!("it requires `{required}`, {}", self.why_stopped(other)),
+            None => format!("it requires `{required}`, which has no process"),
+        }
     }
 
     /// Returns the processes that a waiting start needs first.
@@ -85,14 +115,26 @@ impl Supervisor {
         if !matches!(process.facts.state, State::Waiting { .. }) {
             return Vec::new();
         }
-        let is_obstacle =
-            |name: &&ProcessName| self.get(name).is_some_and(|other| !other.standing().running);
-        self.graph
-            .obstacles(&process.program)
-            .flat_map(|program| self.processes_of(program))
-            .filter(is_obstacle)
-            .cloned()
-            .collect()
+        let obstacles = self.graph.obstacles(&process.program);
+        let processes = obstacles.flat_map(|program| self.not_running_of(program));
+        processes.map(|other| other.facts.process.clone()).collect()
+    }
+
+    /// Returns the processes of a program that somebody wants to run, if not right now.
+    fn wanted_of(&self, program: &ProgramName) -> Vec<&Process> {
+        let processes = self.processes_of(program).filter_map(|name| self.get(name));
+        processes.filter(|it| it.facts.goal == Goal::Up && !it.facts.removed).collect()
+    }
+
+    /// Returns the processes because of which a program does not count as running: of those that
+    /// are wanted, or of all where none is.
+    fn not_running_of(&self, program: &ProgramName) -> Vec<&Process> {
+        let mut concerned = self.wanted_of(program);
+        if concerned.is_empty() {
+            concerned = self.processes_of(program).filter_map(|name| self.get(name)).collect();
+        }
+        concerned.retain(|process| !process.standing().running);
+        concerned
     }
 
     fn reason(&self, process: &Process) -> String {
@@ -242,11 +284,7 @@ impl Supervisor {
         if !process.program.lifecycle.requires.contains(program) {
             return format!("waits for `{program}`, which starts before it");
         }
-        let blocker = self
-            .processes_of(program)
-            .filter_map(|name| self.get(name))
-            .find(|other| !other.standing().running);
-        let Some(blocker) = blocker else {
+        let Some(blocker) = self.not_running_of(program).into_iter().next() else {
             return format!("requires `{program}`, which has no process");
         };
         let name = &blocker.facts.process;

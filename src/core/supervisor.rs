@@ -17,7 +17,7 @@ use crate::name::{ProcessName, ProgramName, RunId};
 use crate::time::Instant;
 
 /// Decides about all processes. Takes events and the time, returns actions.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Supervisor {
     pub(super) processes: BTreeMap<ProcessName, Entry>,
     pub(super) graph: Graph,
@@ -40,7 +40,7 @@ pub struct Supervisor {
 }
 
 /// A process and what the indexes hold of it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) process: Process,
     deadline: Option<Instant>,

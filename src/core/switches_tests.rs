@@ -195,3 +195,57 @@ fn a_change_of_what_is_watched_restarts_nothing() {
     assert_eq!(bench.configure(vec![watching(OnWatch::Signal(10))]), []);
     assert_eq!(bench.run("web"), run);
 }
+
+#[test]
+fn replicas_that_nobody_wants_block_nothing_as_long_as_there_are_others() {
+    let db = program_with("db", |p| {
+        p.replicas = Some(2);
+        p.lifecycle.start_period = SECOND;
+    });
+    let mut bench = Bench::running(vec![db, requires("web", "db")]);
+    let end = |bench: &mut Bench, process: &str| {
+        let run = bench.run(process);
+        bench.stop(process);
+        bench.dies(run, 0);
+    };
+    end(&mut bench, "db:1");
+    let status = bench.status("web");
+    assert!(!status.blocked, "{status:?}");
+    assert_eq!(status.waiting_for, [name("db:0")]);
+    assert!(status.reason.starts_with("requires `db:0`, which is "), "{}", status.reason);
+    end(&mut bench, "db:0");
+    let status = bench.status("web");
+    assert!(status.blocked, "{status:?}");
+    assert_eq!(status.waiting_for, [name("db:0"), name("db:1")]);
+    assert!(status.reason.contains("which was stopped by alice"), "{}", status.reason);
+}
+
+#[test]
+fn what_another_configuration_would_hold_is_found_without_touching_anything() {
+    let mid = || requires("mid", "db");
+    let mut bench = Bench::running(vec![settled("db"), mid(), settled("web"), settled("new")]);
+    bench.advance(SECOND);
+    bench.spawn_all();
+    bench.advance(SECOND);
+    bench.stop("db");
+    for process in ["mid", "db"] {
+        let run = bench.run(process);
+        bench.dies(run, 0);
+    }
+    let programs = |list: Vec<config::Program>| -> crate::core::Programs {
+        list.into_iter().map(|p| (p.name.clone(), std::sync::Arc::new(p))).collect()
+    };
+    let same = programs(vec![settled("db"), mid(), settled("web"), settled("new")]);
+    assert_eq!(bench.core.would_hold(bench.now, &same), []);
+    // `mid` is held already; `web` would be, through it; `new` would restart anyway.
+    let next = programs(vec![settled("db"), mid(), requires("web", "mid"), settled("new")]);
+    let held = bench.core.would_hold(bench.now, &next);
+    let why = "it requires `mid`, stopped because it requires `db`, stopped by alice";
+    let expected = ("web".parse().unwrap(), why.to_owned());
+    assert_eq!(held, [expected]);
+    assert_eq!(bench.status("web").state, StateCode::Running);
+    // What it newly requires and nobody has stopped is started for it.
+    let late = program_with("late", |p| p.lifecycle.autostart = false);
+    let next = programs(vec![late, settled("web"), requires("new", "late")]);
+    assert_eq!(bench.core.would_hold(bench.now, &next), []);
+}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, Read as _, Seek, SeekFrom};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use tracing::{info, warn};
 use super::core_loop::Engine;
 use super::output::log_path;
 use super::reload::{Purpose, Read};
+use super::run::Run;
 use super::{
     ApplyBegun, ApplyRequest, ApplyTarget, GenerationOutcome, HappeningKind, How, Refusal,
 };
@@ -43,6 +44,8 @@ pub(super) struct Applying {
     old: (Arc<Config>, Vec<Source>),
     new: (Arc<Config>, Vec<Source>),
     output: Output,
+    /// What is declared when the output is read: what starts then writes to the same log.
+    next: Option<Mix>,
     /// The end that waits for the output.
     end: Option<ApplyStep>,
 }
@@ -60,11 +63,11 @@ impl Applying {
     pub(super) fn resume(old: (Arc<Config>, Vec<Source>), new: Loaded, progress: Progress) -> Self {
         let new = (Arc::new(new.config), new.sources);
         let machine = Apply::resume(old.0.programs.clone(), new.0.programs.clone(), progress);
-        Self { machine, old, new, output: Output::NotAsked, end: None }
+        Self { machine, old, new, output: Output::NotAsked, next: None, end: None }
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.end.is_none().then(|| self.machine.next_deadline())
+        (self.end.is_none() && self.next.is_none()).then(|| self.machine.next_deadline())
     }
 
     pub(super) fn mix(&self) -> &Mix {
@@ -182,6 +185,10 @@ impl Engine {
                  configuration or the other: {why}; `mendctl reload` applies without that"
             ))
         };
+        let held = self.would_hold(&config);
+        if !held.is_empty() {
+            return Err(Refusal::Busy(held.join("; ")));
+        }
         let kept = self.books.active().filter(|active| active.apply.is_none());
         let kept =
             kept.ok_or_else(|| cannot("the active configuration is not on record".into()))?;
@@ -219,6 +226,7 @@ impl Engine {
             old: (Arc::clone(&self.config), kept.sources),
             new: (Arc::new(config), sources),
             output: Output::NotAsked,
+            next: None,
             end: None,
         });
         if let Err(why) = self.record_apply() {
@@ -237,7 +245,7 @@ impl Engine {
         let mut changed = changed.clone();
         loop {
             let Some(applying) = &mut self.applying else { return };
-            if applying.end.is_some() {
+            if applying.end.is_some() || applying.next.is_some() {
                 return;
             }
             let steps = applying.machine.look(clock::now(), &self.core, &changed);
@@ -291,12 +299,16 @@ impl Engine {
     }
 
     fn declare(&mut self, mix: Mix) {
+        let asks = self.applying.as_ref().is_some_and(|it| it.machine.is_rolling_back());
+        if asks && self.ask_for_output() {
+            if let Some(applying) = &mut self.applying {
+                applying.next = Some(mix);
+            }
+            return;
+        }
         let Some(applying) = &self.applying else { return };
         let config = applying.config(&mix);
         let goals = applying.progress().goals.clone();
-        if applying.machine.is_rolling_back() {
-            self.ask_for_output();
-        }
         self.core.remember_goals(goals);
         self.except.clone_from(&mix.except);
         self.set_config(config);
@@ -310,40 +322,56 @@ impl Engine {
         let generation = applying.progress().order.generation;
         self.say_apply(format!("generation {generation}: another brain goes on with it"));
         (self.on_reload)(&self.config);
-        self.ask_for_output();
         self.look_at_apply(&BTreeSet::new());
     }
 
-    /// Reads the last words of what failed, away from the loop.
-    fn ask_for_output(&mut self) {
-        let Some(applying) = &mut self.applying else { return };
+    /// Reads the last words of what failed, away from the loop. Returns whether the way back has
+    /// to wait for them: they may still be on their way to the log, which is written to by
+    /// whatever starts next.
+    fn ask_for_output(&mut self) -> bool {
+        let Some(applying) = &mut self.applying else { return false };
         let crate::core::ApplyStage::RollingBack { culprit: Some(process), .. } =
             &applying.machine.progress().stage
         else {
-            return;
+            return false;
         };
         if applying.output != Output::NotAsked {
-            return;
+            return false;
         }
         applying.output = Output::Asked;
+        let ended = |run: &Run| run.process == *process && (run.exit.is_some() || run.gone);
+        let is_late = self.runs.values().any(ended);
         let streams = [crate::capture::Channel::Stdout, crate::capture::Channel::Stderr];
         let paths = streams.map(|stream| log_path(&self.config, process, stream));
+        let length = |path: &PathBuf| path.metadata().map_or(0, |it| it.len());
+        let places = paths.map(|path| {
+            let end = if is_late { u64::MAX } else { length(&path) };
+            (path, end)
+        });
         let results = self.reading.results.clone();
         tokio::spawn(async move {
-            tokio::time::sleep(OUTPUT_DELAY).await;
+            if is_late {
+                tokio::time::sleep(OUTPUT_DELAY).await;
+            }
             let read = move || {
-                let texts = paths.iter().filter_map(|path| last_lines(path).ok());
+                let texts = places.iter().filter_map(|(path, end)| last_lines(path, *end).ok());
                 texts.flatten().collect::<Vec<_>>()
             };
             let lines = tokio::task::spawn_blocking(read).await.unwrap_or_default();
             // A loop that has ended needs no answer.
             let _ = results.send(Read::Output(lines));
         });
+        is_late
     }
 
     pub(super) fn on_output(&mut self, lines: Vec<String>) {
         let Some(applying) = &mut self.applying else { return };
         applying.output = Output::Here(lines);
+        if let Some(mix) = applying.next.take() {
+            self.declare(mix);
+            self.look_at_apply(&BTreeSet::new());
+        }
+        let Some(applying) = &mut self.applying else { return };
         if let Some(end) = applying.end.take() {
             self.finish_apply(end);
         }
@@ -428,14 +456,14 @@ impl Engine {
     }
 }
 
-/// Reads the last lines of a log.
-fn last_lines(path: &Path) -> io::Result<Vec<String>> {
+/// Reads the last lines of a log before `end`.
+fn last_lines(path: &Path, end: u64) -> io::Result<Vec<String>> {
     let mut file = std::fs::File::open(path)?;
-    let length = file.metadata()?.len();
-    let start = length.saturating_sub(OUTPUT_BYTES);
+    let end = file.metadata()?.len().min(end);
+    let start = end.saturating_sub(OUTPUT_BYTES);
     file.seek(SeekFrom::Start(start))?;
     let mut bytes = Vec::new();
-    file.take(OUTPUT_BYTES).read_to_end(&mut bytes)?;
+    file.take(end - start).read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);
     let mut lines: Vec<&str> = text.lines().collect();
     if start > 0 && lines.len() > 1 {
@@ -455,10 +483,11 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("log");
         std::fs::write(&path, "one\ntwo \u{1b}[31mred\n").unwrap();
-        assert_eq!(last_lines(&path).unwrap(), ["one", "two [31mred"]);
+        assert_eq!(last_lines(&path, u64::MAX).unwrap(), ["one", "two [31mred"]);
+        assert_eq!(last_lines(&path, 4).unwrap(), ["one"]);
         let long: String = (0..2000).map(|n| format!("line {n}\n")).collect();
         std::fs::write(&path, long).unwrap();
-        let lines = last_lines(&path).unwrap();
+        let lines = last_lines(&path, u64::MAX).unwrap();
         assert_eq!((lines.len(), lines[9].as_str()), (OUTPUT_LINES, "line 1999"));
     }
 }

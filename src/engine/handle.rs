@@ -156,7 +156,7 @@ pub enum Refusal {
     /// The configuration is bad; the text is the rendered list of mistakes.
     #[error("the configuration was not applied")]
     BadConfiguration { rendered: String, mistakes: usize },
-    /// Something else is under way that must end first.
+    /// Something else must end or be done first.
     #[error("{0}")]
     Busy(String),
     #[error("{0}")]

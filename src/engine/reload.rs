@@ -13,7 +13,8 @@ use super::{ApplyRequest, ApplyTarget, Compared, HappeningKind, How, Refusal, Re
 use crate::config::show::{Shown, show};
 use crate::config::{Config, Loaded, Program, Report, Source};
 use crate::core::{Actor, Event, Fate, Plan};
-use crate::name::{ProcessName, RunId};
+use crate::name::{ProcessName, ProgramName, RunId};
+use crate::os::clock;
 use crate::store::sources::Active;
 
 /// Open files of the brain for each process: pidfd, the output's pipe twice, its log and index.
@@ -343,7 +344,20 @@ impl Engine {
             }
             format!("`[supervisor] {key}` takes effect when the daemon is started again")
         });
-        waits.chain(lacks_descriptors(config)).collect()
+        waits.chain(lacks_descriptors(config)).chain(self.would_hold(config)).collect()
+    }
+
+    /// Says what a configuration would stop that runs now, although a plan lists it as changed in
+    /// place or not at all: its new requirements are not wanted.
+    pub(super) fn would_hold(&self, config: &Config) -> Vec<String> {
+        let held = self.core.would_hold(clock::now(), &config.programs);
+        let text = |(program, why): (ProgramName, String)| {
+            format!(
+                "`{program}` runs and would be stopped: {why}; start that first, or stop \
+                 `{program}` yourself"
+            )
+        };
+        held.into_iter().map(text).collect()
     }
 
     /// One line for `systemctl status`.

@@ -117,9 +117,7 @@ impl Engine {
         let left_out = self.take_disabled(verb, &act.names, &mut selected);
         let before: BTreeMap<_, _> = selected
             .iter()
-            .filter_map(|process| {
-                self.core.status(process).map(|status| (process.clone(), Before::from(&status)))
-            })
+            .filter_map(|process| Some((process.clone(), self.core.status(process)?)))
             .collect();
         self.command(verb, selected.into_iter().collect(), by);
         let now = clock::now();
@@ -196,12 +194,16 @@ impl Engine {
         self.keep_goals();
     }
 
-    fn outcomes_now(&self, verb: Verb, before: &BTreeMap<ProcessName, Before>) -> Vec<Outcome> {
+    fn outcomes_now(
+        &self,
+        verb: Verb,
+        before: &BTreeMap<ProcessName, ProcessStatus>,
+    ) -> Vec<Outcome> {
         before
             .iter()
             .filter_map(|(process, before)| {
                 let status = self.core.status(process).map(|it| self.with_health(it))?;
-                let (result, message) = judge(verb, before, &status)
+                let (result, message) = judge(verb, &Before::from(before), &status)
                     .unwrap_or_else(|| (OutcomeKind::Done, status.reason.clone()));
                 Some(Outcome { process: process.clone(), result, message, status })
             })

@@ -1,6 +1,6 @@
 //! Acts whose effect is waited for: who asked, for what, until when.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::sync::oneshot;
 
@@ -18,7 +18,7 @@ pub(super) type Reply = oneshot::Sender<Result<Vec<Outcome>, Refusal>>;
 struct Waiter {
     verb: Verb,
     /// Each process with what it was before the act.
-    pending: BTreeMap<ProcessName, Before>,
+    pending: BTreeMap<ProcessName, ProcessStatus>,
     done: Vec<Outcome>,
     until: Instant,
     reply: Reply,
@@ -48,7 +48,7 @@ impl Waiters {
     pub(super) fn add(
         &mut self,
         verb: Verb,
-        pending: BTreeMap<ProcessName, Before>,
+        pending: BTreeMap<ProcessName, ProcessStatus>,
         done: Vec<Outcome>,
         until: Instant,
         reply: Reply,
@@ -69,26 +69,33 @@ impl Waiters {
     pub(super) fn check(
         &mut self,
         now: Instant,
-        changed: &std::collections::BTreeSet<ProcessName>,
+        changed: &BTreeSet<ProcessName>,
         status: impl Fn(&ProcessName) -> Option<ProcessStatus>,
     ) {
+        // What does not run any more by itself may be what other starts wait for.
+        let is_end = |process: &ProcessName| status(process).is_none_or(|it| it.has_ended());
+        let has_end = changed.iter().any(is_end);
         for waiter in &mut self.0 {
             let over = waiter.until <= now;
-            let looked_at: Vec<_> = waiter
-                .pending
-                .keys()
-                .filter(|process| over || changed.contains(*process))
-                .cloned()
-                .collect();
+            let all = over || (has_end && starts(waiter.verb));
+            let concerned = |process: &&ProcessName| all || changed.contains(*process);
+            let looked_at: Vec<_> = waiter.pending.keys().filter(concerned).cloned().collect();
             for process in looked_at {
-                let Some(status) = status(&process) else {
-                    waiter.pending.remove(&process);
-                    continue;
+                let Some(before) = waiter.pending.get(&process) else { continue };
+                let (status, outcome) = match status(&process) {
+                    Some(status) => {
+                        let outcome = judge(waiter.verb, &Before::from(before), &status);
+                        let late =
+                            || (OutcomeKind::TimedOut, format!("not yet: {}", status.reason));
+                        let outcome = outcome.or_else(|| over.then(late));
+                        (status, outcome)
+                    }
+                    None => {
+                        let status = removed(before);
+                        let outcome = judge_removed(waiter.verb, &status);
+                        (status, Some(outcome))
+                    }
                 };
-                let before = &waiter.pending[&process];
-                let outcome = judge(waiter.verb, before, &status).or_else(|| {
-                    over.then(|| (OutcomeKind::TimedOut, format!("not yet: {}", status.reason)))
-                });
                 if let Some((result, message)) = outcome {
                     waiter.pending.remove(&process);
                     waiter.done.push(Outcome { process, result, message, status });
@@ -112,6 +119,32 @@ impl Waiters {
     pub(super) fn abandon(&mut self) {
         for waiter in self.0.drain(..) {
             let _ = waiter.reply.send(Err(Refusal::ShuttingDown));
+        }
+    }
+}
+
+/// Whether an act waits for a run.
+fn starts(verb: Verb) -> bool {
+    match verb {
+        Verb::Start | Verb::Restart | Verb::Enable { now: true } => true,
+        Verb::Stop | Verb::Enable { now: false } | Verb::Disable { .. } => false,
+        Verb::Reload | Verb::Signal(_) => false,
+    }
+}
+
+/// Returns what is left to say of a process that is no more.
+fn removed(last: &ProcessStatus) -> ProcessStatus {
+    let reason = "removed from the configuration".to_owned();
+    ProcessStatus { state: StateCode::Stopped, run: None, pid: None, reason, ..last.clone() }
+}
+
+fn judge_removed(verb: Verb, status: &ProcessStatus) -> (OutcomeKind, String) {
+    match verb {
+        Verb::Stop | Verb::Disable { .. } => {
+            (OutcomeKind::Done, format!("stopped; {}", status.reason))
+        }
+        Verb::Start | Verb::Restart | Verb::Enable { .. } | Verb::Reload | Verb::Signal(_) => {
+            (OutcomeKind::Failed, format!("{} meanwhile", status.reason))
         }
     }
 }
@@ -165,7 +198,10 @@ fn judge_start(before: &Before, status: &ProcessStatus) -> Option<(OutcomeKind, 
         }
         StateCode::Running => Some((OutcomeKind::Done, format!("started (was {was})"))),
         StateCode::Fatal => Some((OutcomeKind::Failed, status.reason.clone())),
-        StateCode::Backoff => Some((OutcomeKind::Failed, status.reason.clone())),
+        // Without a next try it waits for something else to run, or for what is left to end.
+        StateCode::Backoff if status.retry_at.is_some() || status.blocked => {
+            Some((OutcomeKind::Failed, status.reason.clone()))
+        }
         StateCode::Exited => match (status.run, status.last_exit) {
             (Some(_), _) => None,
             (None, _) => Some((OutcomeKind::Done, status.reason.clone())),
@@ -174,7 +210,8 @@ fn judge_start(before: &Before, status: &ProcessStatus) -> Option<(OutcomeKind, 
             Some((OutcomeKind::Failed, "somebody else stopped it meanwhile".into()))
         }
         StateCode::Stopped if status.blocked => Some((OutcomeKind::Failed, status.reason.clone())),
-        StateCode::Stopped | StateCode::Starting | StateCode::Stopping | StateCode::Unknown => None,
+        StateCode::Stopped | StateCode::Starting | StateCode::Stopping => None,
+        StateCode::Backoff | StateCode::Unknown => None,
     }
 }
 

@@ -33,6 +33,45 @@ fn pids(daemon: &Daemon) -> BTreeMap<String, Option<u32>> {
 }
 
 #[test]
+fn a_new_requirement_that_somebody_has_stopped_is_refused_before_it_stops_what_runs() {
+    let daemon = Daemon::start(&[program("db", ""), program("web", "")].concat());
+    let web = daemon.pid("web");
+    daemon.pid("db");
+    daemon.ctl_ok(&["stop", "db"]);
+    daemon.write_programs(&[program("db", ""), program("web", "requires = ['db']")].concat());
+    let name = daemon.process("db").goal_by.expect("somebody stopped it");
+    let expected = format!(
+        "`web` runs and would be stopped: it requires `db`, stopped by {name}; start that first, \
+         or stop `web` yourself"
+    );
+    let plan = daemon.ctl(&["plan"]);
+    assert!(format!("{}{}", plan.out, plan.err).contains(&expected), "{plan:#?}");
+    let ran = daemon.ctl(&["apply", "--yes"]);
+    assert_ne!(ran.code, 0, "{ran:#?}");
+    assert!(format!("{}{}", ran.out, ran.err).contains(&expected), "{ran:#?}");
+    assert_eq!(daemon.pid("web"), web);
+    daemon.ctl_ok(&["start", "db"]);
+    let ran = daemon.ctl_ok(&["apply", "--yes"]);
+    assert_eq!(daemon.pid("web"), web, "{ran:#?}");
+}
+
+#[test]
+fn the_last_output_of_what_failed_is_not_that_of_what_came_back() {
+    let says = |what: &str, then: &str| {
+        format!("[program.a]\ncommand = 'echo {what}; {then}'\nshell = true\nstart_period = '1s'\n")
+    };
+    let daemon = Daemon::start(&says("good morning", "exec sleep 1000"));
+    daemon.pid("a");
+    daemon.write_programs(&says("no such port", "exit 3"));
+    let ran = daemon.ctl(&["apply", "--yes"]);
+    let text = format!("{}{}", ran.out, ran.err);
+    assert!(text.contains("no such port"), "{ran:#?}");
+    let after = text.rsplit("no such port").next().unwrap_or_default();
+    assert!(!after.contains("good morning"), "{ran:#?}");
+    daemon.pid("a");
+}
+
+#[test]
 fn a_plan_says_what_would_happen_and_why_and_changes_nothing() {
     let text = [program("a", "environment = { TOKEN = 'sesame' }"), program("gone", "")].concat();
     let daemon = Daemon::start(&text);

@@ -4,7 +4,7 @@ use std::fs;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Daemon, Setup, wait_for};
+use crate::harness::{Daemon, Ran, Setup, wait_for};
 use crate::proc;
 
 const PROGRAMS: &str = "\
@@ -150,4 +150,71 @@ fn a_disabled_program_outlives_an_upgrade_and_a_state_directory_that_cannot_be_w
     daemon.kill_brain();
     let other = daemon.process("other");
     assert_eq!((other.enabled, other.enabled_reason.as_deref()), (false, Some("not today")));
+}
+
+/// `db` has two replicas that fail when a file is there and are ready when another one is; `web`
+/// requires it.
+fn slow_db(dir: &std::path::Path) -> String {
+    let dir = dir.display();
+    let command = format!("while [ ! -e {dir}/fail ]; do sleep 0.05; done; exit 1");
+    format!(
+        "[program.db]\ncommand = '{command}'\nshell = true\nreplicas = 2\nrestart = 'never'\n\
+         ready = {{ exec = ['test', '-e', '{dir}/ready'], interval = '50ms' }}\nstart_timeout = '5m'\n\
+         {WEB}requires = ['db']\n"
+    )
+}
+
+const WEB: &str = "[program.web]\ncommand = ['sleep', '100000']\nstart_period = 0\n";
+
+/// Starts `web` by hand while `db` is not ready, does something, and returns the answer.
+fn start_meanwhile(daemon: &Daemon, act: impl FnOnce()) -> Ran {
+    daemon.ctl_ok(&["stop", "web"]);
+    std::thread::scope(|scope| {
+        let starting = scope.spawn(|| daemon.ctl(&["start", "web", "--timeout", "1h"]));
+        daemon.wait_process("web", "to be wanted", |web| web.goal == "up");
+        act();
+        starting.join().expect("mendctl has ended")
+    })
+}
+
+fn start_slow_db() -> Daemon {
+    let setup = Setup::new("");
+    let programs = slow_db(setup.dir());
+    let daemon = setup.programs(&programs).start();
+    daemon.wait_state("db:0", "STARTING");
+    daemon.wait_state("db:1", "STARTING");
+    daemon
+}
+
+#[test]
+fn a_start_fails_as_soon_as_what_it_requires_has_failed() {
+    let daemon = start_slow_db();
+    let fail = daemon.file("fail");
+    let ran = start_meanwhile(&daemon, || std::fs::write(fail, "").expect("it is written"));
+    let text = format!("{}{}", ran.out, ran.err);
+    assert!(text.contains("requires `db:") && text.contains("exited"), "{ran:#?}");
+    assert_eq!(ran.code, 1, "{ran:#?}");
+}
+
+#[test]
+fn a_start_does_not_wait_for_a_replica_that_somebody_has_stopped() {
+    let daemon = start_slow_db();
+    daemon.ctl_ok(&["stop", "db:1"]);
+    let ready = daemon.file("ready");
+    let ran = start_meanwhile(&daemon, || std::fs::write(ready, "").expect("it is written"));
+    assert_eq!(ran.code, 0, "{ran:#?}");
+    daemon.pid("web");
+}
+
+#[test]
+fn a_start_of_what_is_removed_meanwhile_says_so() {
+    let daemon = start_slow_db();
+    let programs = slow_db(daemon.dir()).split("[program.web]").next().unwrap().to_owned();
+    let ran = start_meanwhile(&daemon, || {
+        daemon.write_programs(&programs);
+        daemon.ctl_ok(&["reload"]);
+    });
+    assert_eq!(ran.code, 1, "{ran:#?}");
+    let text = format!("{}{}", ran.out, ran.err);
+    assert!(text.contains("removed from the configuration meanwhile"), "{ran:#?}");
 }
