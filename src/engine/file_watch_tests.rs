@@ -1,3 +1,5 @@
+//! The watch over real files.
+
 use super::*;
 use std::fs;
 use std::os::unix::fs::symlink;
