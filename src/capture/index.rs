@@ -105,7 +105,12 @@ impl IndexWriter {
 
     /// Empties the index and writes its header.
     pub(super) fn start(&mut self, seq: u64, now: Wall) -> io::Result<()> {
-        self.file.set_len(0)?;
+        // ext4 writes a file that was truncated to nothing to the disk when it is closed
+        // (`auto_da_alloc`, ext4(5)), even if there was nothing in it: the end of a daemon with
+        // many new logs would wait for that.
+        if self.file.metadata()?.len() > 0 {
+            self.file.set_len(0)?;
+        }
         let header = Entry { offset: seq, wall: now, len: 0, flags: FLAG_HEADER };
         self.file.write_all_at(&header.encode(), 0)?;
         (self.entries, self.last, self.first) = (1, None, None);

@@ -165,7 +165,7 @@ impl Bench {
         let restore = Restore {
             programs: self.programs.clone(),
             except: std::collections::BTreeMap::new(),
-            snapshots: names.iter().filter_map(|name| self.core.snapshot(name)).collect(),
+            snapshots: names.iter().filter_map(|name| self.core.snapshot(name)).cloned().collect(),
             runs: runs.collect(),
             next_run: self.core.next_run(),
             spawn_changed: std::collections::BTreeSet::new(),

@@ -51,6 +51,8 @@ pub(super) struct Node {
 pub(super) struct Graph {
     nodes: BTreeMap<ProgramName, Node>,
     pub(super) shutting_down: bool,
+    /// Summaries are made later, all at once.
+    pub(super) is_being_built: bool,
     /// Programs whose processes may have something to do now.
     pub(super) stirred: BTreeSet<ProgramName>,
 }
@@ -117,6 +119,7 @@ impl Graph {
 
     /// Makes the reverse edges and all summaries anew after declarations changed.
     pub(super) fn rebuild(&mut self) {
+        self.is_being_built = false;
         let mut dependants: BTreeMap<ProgramName, Vec<ProgramName>> = BTreeMap::new();
         for (name, node) in &self.nodes {
             for target in edges(&node.program) {
@@ -135,6 +138,11 @@ impl Graph {
                 node.dependants.iter().filter(|dependant| stopping.contains(*dependant)).count();
         }
         self.refresh(self.nodes.keys().cloned().collect());
+        self.stir_all();
+    }
+
+    /// Has all processes looked at.
+    pub(super) fn stir_all(&mut self) {
         self.stirred = self.nodes.keys().cloned().collect();
     }
 
@@ -152,7 +160,9 @@ impl Graph {
         adjust(&mut tally.running, before.running, after.running);
         adjust(&mut tally.starting, before.starting, after.starting);
         adjust(&mut tally.waiting, before.waiting, after.waiting);
-        self.refresh([name.clone()].into());
+        if !self.is_being_built {
+            self.refresh([name.clone()].into());
+        }
     }
 
     /// Whether something must stop before the processes of this program may.

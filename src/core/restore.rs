@@ -65,6 +65,7 @@ impl Supervisor {
         let mut found: BTreeMap<RunId, FoundRun> =
             restore.runs.into_iter().map(|found| (found.run, found)).collect();
         let kept = self.declare(&restore.programs);
+        self.graph.is_being_built = true;
         for snapshot in restore.snapshots {
             self.insert_snapshot(now, snapshot, &kept, actions);
         }
@@ -82,10 +83,14 @@ impl Supervisor {
         for name in names {
             self.confront(now, &name, &mut found, actions);
         }
-        for (_, stranger) in found.into_iter().rev() {
-            self.take_stranger(now, stranger, actions);
+        if found.is_empty() {
+            self.graph.stir_all();
+        } else {
+            for (_, stranger) in found.into_iter().rev() {
+                self.take_stranger(now, stranger, actions);
+            }
+            self.graph.rebuild();
         }
-        self.graph.rebuild();
         self.start_wanted(now, &restore.programs, actions);
         self.replace_changed(now, &restore.spawn_changed, actions);
         self.settle(now, actions);
@@ -109,12 +114,13 @@ impl Supervisor {
                 program
             }
         };
-        if !kept.contains(&name) && !facts.removed {
-            facts.removed = true;
-        }
+        let is_removed_now = !kept.contains(&name) && !facts.removed;
+        facts.removed |= is_removed_now;
         let mut process = Process::new(name, program, now);
         process.facts = facts;
-        process.persist(actions);
+        if is_removed_now {
+            process.persist(actions);
+        }
         process.look_again(now, actions);
         for run in process.run().into_iter().chain(process.facts.remains.iter().map(|r| r.run)) {
             self.runs.insert(run, process.facts.process.clone());
@@ -139,7 +145,10 @@ impl Supervisor {
                     self.update(name, |process| process.kill_stray(now, old.run, actions));
                 }
                 Some(Found::NeverBorn) => {
-                    self.update(name, |p| p.facts.remains.retain(|r| r.run != old.run));
+                    self.update(name, |process| {
+                        process.facts.remains.retain(|remains| remains.run != old.run);
+                        process.persist(actions);
+                    });
                     self.runs.remove(&old.run);
                 }
                 Some(Found::Ended { .. }) | None => {
@@ -149,6 +158,7 @@ impl Supervisor {
                                 remains.kill_again_at = None;
                             }
                         }
+                        process.persist(actions);
                     });
                     actions.push(Action::Sweep { run: old.run, signal: SIGKILL });
                 }
@@ -177,6 +187,7 @@ impl Supervisor {
                     process.facts.restart = false;
                     process.facts.state =
                         State::Waiting { shows: StateCode::Starting, told: false };
+                    process.persist(actions);
                 });
             }
             (State::Starting { born: None, .. }, Some(Found::Alive { pid })) => {

@@ -11,7 +11,7 @@ use super::order::Graph;
 use super::program::{Process, Standing};
 use super::snapshot::{Snapshot, State};
 use super::switches::Switch;
-use super::{Action, Actor, Event, Goal, Mix, ProcessStatus};
+use super::{Action, Actor, Event, Goal, Mix, ProcessStatus, StateCode};
 use crate::config::Program;
 use crate::name::{ProcessName, ProgramName, RunId};
 use crate::time::Instant;
@@ -156,6 +156,16 @@ impl Supervisor {
         self.order.iter().filter_map(|(_, name)| self.status(name))
     }
 
+    /// Returns the names of all processes in start order, at little cost.
+    pub fn names(&self) -> impl Iterator<Item = &ProcessName> {
+        self.order.iter().map(|(_, name)| name)
+    }
+
+    /// Returns what a process shows to clients of its state, at little cost.
+    pub fn state(&self, name: &ProcessName) -> Option<StateCode> {
+        self.get(name).map(Process::code)
+    }
+
     /// Returns the processes of a program, those on their way out included.
     pub fn processes_of(&self, program: &ProgramName) -> impl Iterator<Item = &ProcessName> {
         self.graph.node(program).into_iter().flat_map(|node| &node.processes)
@@ -192,8 +202,8 @@ impl Supervisor {
     }
 
     /// Returns all that must be written down of one process.
-    pub fn snapshot(&self, name: &ProcessName) -> Option<Snapshot> {
-        self.get(name).map(|process| process.facts.clone())
+    pub fn snapshot(&self, name: &ProcessName) -> Option<&Snapshot> {
+        self.get(name).map(|process| &process.facts)
     }
 
     /// Returns the goals that operators set; they hold over a reboot.

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -59,7 +60,7 @@ pub(super) fn run(arguments: BrainArguments) -> Result<ExitCode, Failure> {
     let words = keeper_words(&arguments);
     let runtime_dir = arguments.runtime_dir.clone();
     process::reserve_descriptors(engine::descriptors_to_adopt(&runtime_dir));
-    let active = read_active(&runtime_dir).context("cannot read the active configuration")?;
+    let (reader, allow) = read_past(&runtime_dir).context("cannot read what was active")?;
     // Before anything that takes time: the keeper lets an orphaned brain go when this one has all
     // that it holds.
     let mut held = Held::receive(socket.as_fd()).context("cannot talk to the keeper")?;
@@ -69,10 +70,14 @@ pub(super) fn run(arguments: BrainArguments) -> Result<ExitCode, Failure> {
         return Err(anyhow::anyhow!("the keeper was killed before it could tell its runs").into());
     }
     let mut lock = take_brain_lock(&runtime_dir, keeper.as_fd(), keeper_pid, &mut held)?;
-    held.read_records(&runtime_dir);
     // A daemon that starts may have to clear what was before a reboot, and is in no hurry.
-    let papers = if arguments.cold { None } else { Some(Papers::read(&runtime_dir)?) };
-    let active = active.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    if !arguments.cold {
+        let _ = allow.send(());
+    }
+    drop(allow);
+    held.read_records(&runtime_dir);
+    let (active, papers) = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    let papers = papers.transpose()?;
     // Not before: two threads that allocate all the time would wait for each other.
     memory::share_one_heap();
     let mut held = Some(held);
@@ -91,15 +96,23 @@ pub(super) fn run(arguments: BrainArguments) -> Result<ExitCode, Failure> {
     ended
 }
 
+/// What the brain before was about: the active configuration, and its papers.
+type Past = (Option<Remembered>, Option<std::io::Result<Papers>>);
+
 /// Reads what was active when the brain before died, beside everything else that this one begins
-/// with: of all that it does before it serves, reading a long configuration takes longest.
+/// with: of all that it does before it serves, reading a long configuration takes longest. The
+/// papers follow when that is allowed, because whoever reads them must have the brain's lock.
 ///
-/// Only a brain that serves changes it, and while this one starts none does.
-fn read_active(runtime_dir: &Path) -> std::io::Result<JoinHandle<Option<Remembered>>> {
+/// Only a brain that serves changes the active configuration, and while this one starts none does.
+fn read_past(runtime_dir: &Path) -> std::io::Result<(JoinHandle<Past>, Sender<()>)> {
     let runtime_dir = runtime_dir.to_owned();
-    std::thread::Builder::new()
-        .name("mend-config".to_owned())
-        .spawn(move || engine::active::load(&runtime_dir))
+    let (allow, allowed) = channel();
+    let reader = std::thread::Builder::new().name("mend-config".to_owned()).spawn(move || {
+        let active = engine::active::load(&runtime_dir);
+        let papers = allowed.recv().is_ok().then(|| Papers::read(&runtime_dir));
+        (active, papers)
+    })?;
+    Ok((reader, allow))
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {

@@ -67,6 +67,7 @@ pub(super) fn find_runs(
     let mut is_complete = true;
     let mut unheard = BTreeSet::new();
     let mut records = BTreeMap::new();
+    let with_ready = files.list_ready()?;
     for run in files.list()? {
         let early = held.records.get(&run).cloned();
         let record = early.map_or_else(|| settled_record(files, run), Ok)?;
@@ -79,7 +80,8 @@ pub(super) fn find_runs(
             hold_output(keeper, files, run)?;
             is_complete = false;
         }
-        if record.born.is_some() && hold_extras(keeper, files, run, &record, &listed)? {
+        if record.born.is_some() && hold_extras(keeper, files, run, &record, &listed, &with_ready)?
+        {
             unheard.insert(run);
             is_complete = false;
         }
@@ -201,6 +203,7 @@ fn hold_extras(
     run: RunId,
     record: &Record,
     listed: &BTreeMap<RunId, (Option<u32>, usize)>,
+    with_ready: &BTreeSet<RunId>,
 ) -> io::Result<bool> {
     let mut missing = Vec::new();
     let is_held = |extra: Extra| listed.contains_key(&extra.key(run));
@@ -211,7 +214,7 @@ fn hold_extras(
             Err(error) => warn!(%run, %error, "what a run says of itself is not heard any more"),
         }
     }
-    if !is_held(Extra::Ready) {
+    if with_ready.contains(&run) && !is_held(Extra::Ready) {
         missing.extend(open_reader(&files.ready(run)).map(|pipe| (Extra::Ready, pipe)));
     }
     for (extra, fd) in &missing {

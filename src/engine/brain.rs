@@ -362,7 +362,7 @@ impl Brain {
         // First: a brain that dies from here on is not followed by another, which would find no
         // word of the shutdown any more and start everything again.
         let _ = engine.keeper.send(&ToKeeper::Bye { code }, &[]);
-        let processes: Vec<_> = engine.core.statuses().map(|status| status.process).collect();
+        let processes: Vec<_> = engine.core.names().cloned().collect();
         engine.close_healing();
         engine.books.close(&processes);
         engine.pins.close();

@@ -278,7 +278,7 @@ impl Engine {
         }
         for process in &touched {
             if let Some(snapshot) = self.core.snapshot(process) {
-                self.books.keep(process, &snapshot);
+                self.books.keep(process, snapshot);
             }
             self.note_life(process);
         }

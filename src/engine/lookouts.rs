@@ -112,7 +112,7 @@ impl Engine {
 
     /// Does so for all: what is waited for may have changed in place.
     pub(super) fn attend_all(&mut self) {
-        let processes: Vec<_> = self.core.statuses().map(|status| status.process).collect();
+        let processes: Vec<_> = self.core.names().cloned().collect();
         processes.iter().for_each(|process| self.attend(process));
     }
 

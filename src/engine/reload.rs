@@ -12,7 +12,7 @@ use super::core_loop::Engine;
 use super::{ApplyRequest, ApplyTarget, Compared, HappeningKind, How, Refusal, Reloaded};
 use crate::config::show::{Shown, show};
 use crate::config::{Config, Loaded, Program, Report, Source};
-use crate::core::{Actor, Event, Fate, Plan};
+use crate::core::{Actor, Event, Fate, Plan, StateCode};
 use crate::name::{ProcessName, ProgramName, RunId};
 use crate::os::clock;
 use crate::store::sources::Active;
@@ -363,9 +363,9 @@ impl Engine {
     /// One line for `systemctl status`.
     pub(super) fn summary(&self) -> String {
         let (mut all, mut running) = (0, 0);
-        for status in self.core.statuses() {
+        for process in self.core.names() {
             all += 1;
-            running += u32::from(status.state == crate::core::StateCode::Running);
+            running += u32::from(self.core.state(process) == Some(StateCode::Running));
         }
         format!("{running} of {all} processes running")
     }

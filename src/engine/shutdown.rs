@@ -6,7 +6,8 @@ use tracing::{error, info, warn};
 
 use super::HappeningKind;
 use super::core_loop::Engine;
-use crate::core::{Actor, Command, Event, Exit, ProcessStatus, StateCode};
+use crate::core::{Actor, Command, Event, Exit, StateCode};
+use crate::name::ProcessName;
 use crate::os::clock;
 use crate::time::Instant;
 
@@ -107,12 +108,12 @@ impl Engine {
     /// killed between noting that and the shutdown told nobody.
     pub(super) fn end_if_exited(&mut self) {
         let Some(program) = &self.exit_when else { return };
-        let ended = |status: &ProcessStatus| {
-            status.process.program() == program
-                && matches!(status.state, StateCode::Exited | StateCode::Fatal)
+        let has_ended = |name: &&ProcessName| {
+            name.program() == program
+                && matches!(self.core.state(name), Some(StateCode::Exited | StateCode::Fatal))
         };
-        let ended = self.core.statuses().find(ended);
-        if let Some(status) = ended {
+        let ended = self.core.names().find(has_ended);
+        if let Some(status) = ended.and_then(|name| self.core.status(name)) {
             self.end_with(status.last_exit.map(|(exit, _)| exit));
         }
     }

@@ -6,6 +6,7 @@
 //! a record, whoever is killed at whatever moment. The lock on the file lasts as long as
 //! somebody has that descriptor: it marks the window in which a pid may still appear.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -197,10 +198,23 @@ impl RunFiles {
     ///
     /// What reading the directory says.
     pub fn list(&self) -> io::Result<Vec<RunId>> {
+        self.list_kind(".rec")
+    }
+
+    /// Returns the runs that have a FIFO for their readiness, see [`RunFiles::ready`].
+    ///
+    /// # Errors
+    ///
+    /// What reading the directory says.
+    pub fn list_ready(&self) -> io::Result<BTreeSet<RunId>> {
+        Ok(self.list_kind(".rdy")?.into_iter().collect())
+    }
+
+    fn list_kind(&self, suffix: &str) -> io::Result<Vec<RunId>> {
         let mut runs = Vec::new();
         for entry in fs::read_dir(&self.directory)? {
             let name = entry?.file_name();
-            let number = name.to_str().and_then(|name| name.strip_suffix(".rec"));
+            let number = name.to_str().and_then(|name| name.strip_suffix(suffix));
             runs.extend(number.and_then(|number| number.parse().ok()).map(RunId));
         }
         runs.sort();

@@ -368,7 +368,7 @@ impl World {
             let name = status.process;
             let known = self.core.snapshot(&name).expect("it has a status");
             let written = self.record.get(&name).unwrap_or_else(|| panic!("{name} has no record"));
-            assert_eq!(decisions::decode(written).expect("it was encoded"), known, "{name}");
+            assert_eq!(decisions::decode(written).expect("it was encoded"), *known, "{name}");
         }
     }
 

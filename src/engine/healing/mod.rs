@@ -205,7 +205,7 @@ impl Engine {
         past: Option<(HostFacts, Vec<TargetFacts>)>,
         is_new: bool,
     ) {
-        let names: Vec<ProcessName> = self.core.statuses().map(|it| it.process).collect();
+        let names: Vec<ProcessName> = self.core.names().cloned().collect();
         names.iter().for_each(|process| self.note_life(process));
         let lives = self.healing.lives.iter();
         let lives = lives.map(|(name, life)| (Target::Process(name.clone()), *life)).collect();
@@ -253,7 +253,7 @@ impl Engine {
         let Some(facts) = self.core.snapshot(process) else { return };
         let Some(program) = self.core.program(process) else { return };
         let never_born = self.healing.never_born.contains(process);
-        let life = life::life_of(&facts, &program.lifecycle, never_born);
+        let life = life::life_of(facts, &program.lifecycle, never_born);
         if let Some(run) = life.run() {
             self.healing.never_born.remove(process);
             self.note_birth(process, run);

@@ -72,17 +72,17 @@ impl Engine {
     /// died between writing down and doing.
     pub(super) fn reconcile(&mut self) {
         let shed: BTreeSet<Target> = self.healing.care.host_facts().shed.clone();
-        let is_shed = |status: &ProcessStatus| {
-            let facts = self.core.snapshot(&status.process);
-            facts.is_some_and(|facts| facts.shed.is_some())
+        let is_shed = |process: &ProcessName| {
+            self.core.snapshot(process).is_some_and(|facts| facts.shed.is_some())
         };
-        let statuses: Vec<ProcessStatus> = self.core.statuses().collect();
+        let has_pid =
+            |process: &ProcessName| self.core.status(process).is_some_and(|it| it.pid.is_some());
         let (mut more, mut less) = (Vec::new(), Vec::new());
-        for status in &statuses {
-            let target = Target::Process(status.process.clone());
-            match (shed.contains(&target), is_shed(status)) {
-                (true, false) if status.pid.is_some() => more.push(status.process.clone()),
-                (false, true) => less.push(status.process.clone()),
+        for process in self.core.names() {
+            let target = Target::Process(process.clone());
+            match (shed.contains(&target), is_shed(process)) {
+                (true, false) if has_pid(process) => more.push(process.clone()),
+                (false, true) => less.push(process.clone()),
                 (true, true | false) | (false, false) => {}
             }
         }
