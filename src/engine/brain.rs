@@ -42,11 +42,14 @@ use crate::keeper::arguments::KeeperArguments;
 use crate::keeper::wire::ToKeeper;
 use crate::name::{ProcessName, ProgramName, RunId};
 use crate::os::cgroup::Cgroups;
-use crate::os::clock;
 use crate::os::peer::peer_credentials;
 use crate::os::spawn::Spawner;
 use crate::os::tree::Sweeper;
+use crate::os::{clock, memory};
 use crate::store::sources::Active;
+
+/// After so long a start is over, whose code and memory are given back then.
+const START_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long the end waits for what is not yet written of the history.
 pub(super) const HISTORY_PATIENCE: Duration = Duration::from_secs(1);
@@ -328,6 +331,11 @@ impl Brain {
             self.engine.end_if_exited();
         }
         self.begin_with_configuration();
+        tokio::spawn(async {
+            tokio::time::sleep(START_PATIENCE).await;
+            memory::give_back();
+            memory::forget_code();
+        });
         match self.engine.run(&mut self.sources).await {
             End::Finished(code) => Ended::Finished(code),
             End::KeeperLost => Ended::KeeperLost,

@@ -369,6 +369,7 @@ impl Keeper {
                 self.tell_signals();
                 self.dismiss_resting();
                 self.upgrade_serves();
+                crate::os::memory::forget_code();
             }
             ToKeeper::Ping => {
                 // A brain that does not read misses an answer, and that is the truth about it.
