@@ -96,6 +96,8 @@ mod tests {
     use crate::config::WatchTarget;
     use crate::engine::watched::tests::{glob, target};
 
+    type Change<'c> = &'c dyn Fn(&Bench);
+
     struct Bench {
         dir: tempfile::TempDir,
         targets: Vec<Target>,
@@ -144,7 +146,7 @@ mod tests {
             fs::write(dir.join("tree/1"), "one").unwrap();
             fs::write(dir.join("file"), "one").unwrap();
         });
-        let quiet: [(&str, &dyn Fn(&Bench)); 3] = [
+        let quiet: [(&str, Change); 3] = [
             ("nothing", &|_| ()),
             ("not watched", &|bench| fs::write(bench.at("other"), "x").unwrap()),
             ("ignored", &|bench| fs::write(bench.at("tree/1~"), "x").unwrap()),
@@ -154,7 +156,7 @@ mod tests {
             assert!(!bench.look(), "{what}");
         }
         let mode = fs::Permissions::from_mode(0o700);
-        let changes: [(&str, &dyn Fn(&Bench)); 6] = [
+        let changes: [(&str, Change); 6] = [
             ("grown", &|bench| fs::write(bench.at("tree/1"), "more").unwrap()),
             ("allowed", &|bench| fs::set_permissions(bench.at("tree/1"), mode.clone()).unwrap()),
             ("new", &|bench| fs::write(bench.at("tree/2"), "").unwrap()),

@@ -456,10 +456,8 @@ mod tests {
         for text in ["one", "two", "three"] {
             add(&mut generations, Outcome::Applied, text);
         }
-        for copy_of in [2, 3] {
-            let copy_of = Some(copy_of);
+        for (copy_of, text) in [(Some(2), "two"), (Some(3), "three")] {
             let copy = Draft { copy_of, ..draft(How::Rollback, Outcome::Applying) };
-            let text = ["two", "three"][copy_of.unwrap() as usize - 2];
             let number = generations.add(copy, Some(&texts(text))).unwrap();
             generations.settle(number, Outcome::Applied, None).unwrap();
         }

@@ -232,7 +232,7 @@ impl ApplyWorld {
     fn write_down(&mut self, process: &ProcessName) -> Result<(), Died> {
         self.tick()?;
         if let Some(snapshot) = self.core.snapshot(process) {
-            let record = decisions::encode(&snapshot).expect("a snapshot can be written");
+            let record = decisions::encode(snapshot).expect("a snapshot can be written");
             self.record.insert(process.clone(), record);
         }
         Ok(())

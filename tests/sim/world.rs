@@ -296,7 +296,7 @@ impl World {
 
     fn write_down(&mut self, process: ProcessName) {
         if let Some(snapshot) = self.core.snapshot(&process) {
-            let record = decisions::encode(&snapshot).expect("a snapshot can be written");
+            let record = decisions::encode(snapshot).expect("a snapshot can be written");
             self.record.insert(process, record);
         }
     }

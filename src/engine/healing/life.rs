@@ -107,7 +107,7 @@ mod tests {
         fn note(&mut self) {
             let facts = self.core.snapshot(&web()).unwrap();
             let program = Arc::clone(self.core.program(&web()).unwrap());
-            let life = life_of(&facts, &program.lifecycle, self.never_born);
+            let life = life_of(facts, &program.lifecycle, self.never_born);
             if self.last.replace(life) != Some(life) {
                 self.lives.push(life);
             }
