@@ -328,6 +328,9 @@ async fn play_engine(mut door: Door, known: Arc<Known>) {
                 };
                 let _ = reply.send(Ok(vec![shown]));
             }
+            Request::Counts { reply } => {
+                let _ = reply.send(super::healing_bench::counts());
+            }
             Request::Healing(request) => super::healing_bench::play(request),
             Request::LogPlaces { names, reply } => {
                 let place =
@@ -396,7 +399,7 @@ pub(super) fn check(names: &[String]) -> Result<(), Refusal> {
     }
 }
 
-fn status() -> Status {
+pub(super) fn status() -> Status {
     Status {
         daemon: DaemonStatus {
             version: "1.2.3",

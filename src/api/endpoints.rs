@@ -22,7 +22,9 @@ use super::routes::{Change, Endpoint, ROUTES};
 use super::server::ApiSettings;
 use super::show::{act_view, add_usage, outcome_name, process_view, reload_view, status_view};
 use super::view::{LogLevelBody, ProgramView, SCHEMA, ShutdownView, UpgradeView, VersionView};
-use super::{configuration, events, generations, healing, history, logs};
+use super::{
+    configuration, events, generations, healing, history, logs, metrics, openmetrics, readiness,
+};
 use crate::engine::{Act, Handle, Outcome, Verb};
 use crate::os::peer::PeerCredentials;
 
@@ -110,6 +112,11 @@ pub(super) async fn answer(
         Endpoint::OpenApi => Ok(with_type(OPENAPI, "application/json")),
         Endpoint::Health => health(api).await,
         Endpoint::Ready => ready(api).await,
+        Endpoint::Metrics => {
+            Parameters::read(&parts.uri, &[])?;
+            let page = metrics::page(&api.handle, api.settings.version).await?;
+            Ok(with_type(page, openmetrics::CONTENT_TYPE))
+        }
     }
 }
 
@@ -415,10 +422,10 @@ async fn health(api: &Api) -> Answer {
 
 async fn ready(api: &Api) -> Answer {
     match tokio::time::timeout(HEALTH_TIMEOUT, api.handle.status(Vec::new())).await {
-        Ok(Ok(status)) if status.daemon.phase == "running" => {
-            Ok(with_type("ready\n", "text/plain; charset=utf-8"))
-        }
-        Ok(Ok(status)) => Err(Fault::not_ready(&format!("the daemon is {}", status.daemon.phase))),
+        Ok(Ok(status)) => match readiness::obstacles(&status) {
+            None => Ok(with_type("ready\n", "text/plain; charset=utf-8")),
+            Some(why) => Err(Fault::not_ready(&why)),
+        },
         Ok(Err(refusal)) => Err(refusal.into()),
         Err(_) => Err(Fault::not_ready("the daemon's loop does not answer")),
     }

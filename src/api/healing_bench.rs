@@ -8,8 +8,10 @@ use crate::config::{
     Address, Check, CheckKind, DeclaredCheck, Endpoint, Look, Remedy, Rung, TcpLook,
 };
 use crate::core::Actor;
-use crate::core::care::{Answer, CheckId, HealthState, Hold, IncidentId, Sample, Target, Verdict};
-use crate::engine::{CheckStatus, Checks, HealingRequest, Why, Whys};
+use crate::core::care::{
+    Answer, CheckId, HealthState, Hold, IncidentId, RemedyResult, Sample, Target, Verdict,
+};
+use crate::engine::{CheckStatus, Checks, Counts, HealingRequest, Why, Whys};
 
 pub(super) fn play(request: HealingRequest) {
     // Whoever asked may have gone.
@@ -76,6 +78,21 @@ pub(super) fn checks() -> Checks {
         quarantined_until: Some(NOW.0 + Duration::from_secs(300)),
     };
     Checks { checks: vec![status], now: NOW }
+}
+
+pub(super) fn counts() -> Counts {
+    let checks = [(Verdict::Pass, 40), (Verdict::Fail, 2)].into_iter().collect();
+    let restarts = [(RemedyResult::Verified, 3), (RemedyResult::NotDone, 1)];
+    let remedies = restarts.map(|(result, count)| (("restart", result), count));
+    Counts {
+        checks,
+        remedies: remedies.into_iter().collect(),
+        incidents: 7,
+        open_incidents: 1,
+        captured_bytes: 4_096,
+        dropped_bytes: 512,
+        lost_records: 5,
+    }
 }
 
 pub(super) fn whys() -> Whys {

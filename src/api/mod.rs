@@ -23,6 +23,9 @@ mod generations;
 mod healing;
 mod history;
 mod logs;
+mod metrics;
+mod openmetrics;
+mod readiness;
 
 mod connections;
 mod patience;
@@ -39,6 +42,8 @@ mod healing_bench;
 mod healing_tests;
 #[cfg(test)]
 mod history_tests;
+#[cfg(test)]
+mod metrics_tests;
 #[cfg(test)]
 mod openapi_tests;
 #[cfg(test)]

@@ -51,6 +51,7 @@ pub(super) enum Endpoint {
     OpenApi,
     Health,
     Ready,
+    Metrics,
 }
 
 /// A verb of the paths; `signal` gets its number from the request.
@@ -92,10 +93,11 @@ const fn many(path: &'static str, change: Change, summary: &'static str) -> Rout
 }
 
 /// Every route. `HEAD` is answered wherever `GET` is.
-pub(super) static ROUTES: [Route; 42] = [
+pub(super) static ROUTES: [Route; 43] = [
     get("/", Endpoint::Index, "this list"),
     get("/healthz", Endpoint::Health, "200 while the daemon's loop answers"),
-    get("/readyz", Endpoint::Ready, "200 while the daemon takes requests and is not stopping"),
+    get("/readyz", Endpoint::Ready, "200 while all enabled programs run and are ready"),
+    get("/metrics", Endpoint::Metrics, "numbers for a monitor, in the format of OpenMetrics"),
     get("/v1/openapi.json", Endpoint::OpenApi, "the description of this interface"),
     get("/v1/version", Endpoint::Version, "versions and pids of the daemon"),
     get("/v1/status", Endpoint::Status, "status of all programs, or of ?name=…&name=…"),

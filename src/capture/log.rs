@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crate::time::Wall;
 
 use super::pump::Notice;
+use super::totals::Totals;
 use super::writer::LogWriter;
 
 /// Time between two tries to write.
@@ -36,12 +37,13 @@ pub(super) struct Log {
     trouble: Option<Trouble>,
     /// Total of the bytes dropped, for the message of the recovery.
     dropped_bytes: u64,
+    totals: Arc<Totals>,
 }
 
 impl Log {
-    pub(super) fn new(writer: LogWriter) -> Self {
+    pub(super) fn new(writer: LogWriter, totals: Arc<Totals>) -> Self {
         let told = Arc::new(AtomicBool::new(false));
-        Self { writer, streams: 0, told, trouble: None, dropped_bytes: 0 }
+        Self { writer, streams: 0, told, trouble: None, dropped_bytes: 0, totals }
     }
 
     pub(super) fn is_in_trouble(&self) -> bool {
@@ -113,6 +115,7 @@ impl Log {
                 Err(error) => return Err(error),
             };
             self.dropped_bytes += bytes;
+            self.totals.on_dropped(bytes);
             if let Some(trouble) = &mut self.trouble {
                 trouble.dropped_bytes += bytes;
             }

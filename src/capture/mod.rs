@@ -27,6 +27,8 @@ mod pace;
 
 mod log;
 
+mod totals;
+
 mod pump;
 
 mod pump_loop;
@@ -49,6 +51,7 @@ pub use follow::{Follower, Followers};
 pub use merge::{MergedLine, MergedReader};
 pub use pump::{Channel, Notice, Pump, Stream};
 pub use read::{Cursor, LogLine, LogReader};
+pub use totals::Totals;
 
 #[cfg(test)]
 mod pump_tests;

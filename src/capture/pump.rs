@@ -16,6 +16,7 @@ use crate::name::{ProcessName, RunId};
 use super::follow::Followers;
 use super::pump_loop::Worker;
 use super::read::Cursor;
+use super::totals::Totals;
 
 /// Which output of a process; merged output is [`Channel::Stdout`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -83,6 +84,7 @@ pub struct Pump {
     messages: Sender<Message>,
     wake: Arc<EventFd>,
     followers: Arc<Followers>,
+    totals: Arc<Totals>,
     thread: JoinHandle<()>,
 }
 
@@ -96,10 +98,12 @@ impl Pump {
         let (messages, inbox) = unbounded();
         let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
         let followers = Arc::new(Followers::default());
-        let worker = Worker::new(inbox, Arc::clone(&wake), notices, Arc::clone(&followers))?;
+        let totals = Arc::new(Totals::default());
+        let (hub, counted) = (Arc::clone(&followers), Arc::clone(&totals));
+        let worker = Worker::new(inbox, Arc::clone(&wake), notices, hub, counted)?;
         let thread =
             thread::Builder::new().name("mend-pump".to_owned()).spawn(move || worker.run())?;
-        Ok(Self { messages, wake, followers, thread })
+        Ok(Self { messages, wake, followers, totals, thread })
     }
 
     fn send(&self, message: Message) {
@@ -132,6 +136,11 @@ impl Pump {
     /// Returns the hub through which logs are followed.
     pub fn followers(&self) -> Arc<Followers> {
         Arc::clone(&self.followers)
+    }
+
+    /// Returns how much was moved and dropped so far.
+    pub fn totals(&self) -> &Totals {
+        &self.totals
     }
 
     /// Ends the thread. What is in the FIFOs stays there for the next pump.

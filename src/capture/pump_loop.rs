@@ -37,6 +37,7 @@ use super::place::Place;
 use super::pump::{Channel, Message, Notice, Stream};
 use super::sinks::{Journal, Sink, StandardOutput, Watched};
 use super::tidy::Tidier;
+use super::totals::Totals;
 use super::writer::{Left, LogWriter, Tools};
 
 /// Pause after a failure to wait.
@@ -69,6 +70,7 @@ pub(super) struct Worker {
     inbox: Receiver<Message>,
     notices: UnboundedSender<Notice>,
     followers: Arc<Followers>,
+    totals: Arc<Totals>,
     tools: Tools,
     tidier: Tidier,
     standard_output: Option<Sink>,
@@ -98,6 +100,7 @@ impl Worker {
         wake: Arc<EventFd>,
         notices: UnboundedSender<Notice>,
         followers: Arc<Followers>,
+        totals: Arc<Totals>,
     ) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(&*wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
@@ -107,6 +110,7 @@ impl Worker {
             inbox,
             notices,
             followers,
+            totals,
             tools: Tools::new()?,
             tidier: Tidier::default(),
             standard_output: None,
@@ -248,6 +252,7 @@ impl Worker {
             log.writer.pour(source.fifo.as_fd(), channel, budget, wall(), &mut self.tools);
         source.is_pending = left.is_err();
         source.pace.on_moved(bytes, now);
+        self.totals.on_moved(bytes);
         if source.pace.delay.is_zero() {
             self.busy_until = Some(now + WINDOW);
         }
@@ -295,7 +300,7 @@ impl Worker {
                 let writer =
                     LogWriter::new(Place::new(&path), process.clone(), logs.clone(), owner);
                 let id = self.new_id();
-                self.logs.insert(id, Log::new(writer));
+                self.logs.insert(id, Log::new(writer, Arc::clone(&self.totals)));
                 self.paths.insert(path.clone(), id);
                 id
             }
@@ -531,6 +536,7 @@ impl Worker {
                 let (bytes, left) =
                     log.writer.pour(pipe, flags, FINISH_BYTES, wall, &mut self.tools);
                 moved += bytes;
+                self.totals.on_moved(bytes);
                 source.is_pending = left.is_err();
                 result = left.map(drop);
             }

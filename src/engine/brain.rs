@@ -249,6 +249,7 @@ impl Brain {
             prints: BTreeMap::new(),
             old_prints: BTreeMap::new(),
             history,
+            counts: super::counts::Counts::default(),
         };
         let adopted = found.len();
         engine.take_over(found, past);

@@ -12,6 +12,7 @@ use tracing::{debug, error, info, warn};
 use super::apply::Applying;
 use super::books::Books;
 use super::config_watch::ConfigWatch;
+use super::counts::Counts;
 use super::ears::{Ears, Heard};
 use super::fdstore::FdStore;
 use super::file_watch::{FileWatcher, Touched};
@@ -95,6 +96,7 @@ pub(super) struct Engine {
     /// The same from the brain before, for programs whose runs live on; each is compared once.
     pub(super) old_prints: BTreeMap<ProgramName, Print>,
     pub(super) history: History,
+    pub(super) counts: Counts,
 }
 
 /// Where the engine's events come from.

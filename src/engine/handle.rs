@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, oneshot};
 
+use super::counts::Counts;
 use super::healing::HealingRequest;
 use crate::config::show::Shown;
 use crate::core::{Actor, Plan, ProcessStatus};
@@ -81,6 +82,10 @@ pub enum Request {
     /// What runs, key by key, with where each value comes from and without secrets.
     Config {
         reply: oneshot::Sender<Result<Vec<Shown>, Refusal>>,
+    },
+    /// What was counted.
+    Counts {
+        reply: oneshot::Sender<Counts>,
     },
     /// Something about checks and healing.
     Healing(HealingRequest),
@@ -364,6 +369,11 @@ impl Handle {
     /// Returns every key of the configuration that runs.
     pub async fn config(&self) -> Result<Vec<Shown>, Refusal> {
         self.ask(|reply| Request::Config { reply }).await?
+    }
+
+    /// Returns what was counted, for those who measure.
+    pub async fn counts(&self) -> Result<Counts, Refusal> {
+        self.ask(|reply| Request::Counts { reply }).await
     }
 
     pub async fn log_places(&self, names: Vec<String>) -> Result<Vec<LogPlace>, Refusal> {

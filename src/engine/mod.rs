@@ -56,6 +56,8 @@ mod lookouts;
 
 mod healing;
 
+mod counts;
+
 mod environment;
 
 mod keeper_link;
@@ -89,6 +91,7 @@ mod logging;
 pub(crate) use adopt::{descriptors_to_adopt, has_runs};
 pub(crate) use books::Papers;
 pub(crate) use brain::{Brain, Ended, Setup};
+pub use counts::Counts;
 pub(crate) use generations::{LastGood, last_good};
 pub use handle::*;
 pub use healing::{CheckStatus, Checks, HealingRequest, Why, Whys, shown_target};

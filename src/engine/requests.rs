@@ -45,6 +45,9 @@ pub(super) fn serve(engine: &mut Engine, request: Request) {
         Request::LogPlaces { names, reply } => {
             let _ = reply.send(engine.log_places(&names));
         }
+        Request::Counts { reply } => {
+            let _ = reply.send(engine.counts());
+        }
         Request::Healing(request) => engine.serve_healing(request),
         Request::Config { reply } => engine.show_config(reply),
         Request::Upgrade { by, binary, patience, reply } => {

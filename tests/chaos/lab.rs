@@ -226,7 +226,7 @@ impl Lab {
     /// Returns keeper and brain when both serve.
     pub(crate) fn settled(&self) -> Result<(u32, u32), String> {
         let ready =
-            http::request(&self.socket(), "GET", "/readyz", None, Duration::from_millis(500));
+            http::request(&self.socket(), "GET", "/healthz", None, Duration::from_millis(500));
         match ready {
             Ok(answer) if answer.status == 200 => {}
             Ok(answer) => return Err(format!("not ready: {answer:?}")),

@@ -19,6 +19,7 @@ mod graph;
 mod healing;
 mod healing_crash;
 mod mended;
+mod metrics;
 mod notify;
 mod readiness;
 

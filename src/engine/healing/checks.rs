@@ -107,6 +107,7 @@ impl Engine {
             self.history.record(Record::Sampled { at, series, value: sample.value });
         }
         self.healing.clues.insert(check.clone(), Clues { failure, sample, certificate });
+        self.counts.on_checked(verdict);
         let detail_kept = detail.clone();
         self.history.record(Record::Checked { at, check: of, verdict, detail: detail_kept, took });
         self.healing.tell(CareEvent::Result { check, ticket, verdict, detail, took, pressure });

@@ -185,6 +185,11 @@ impl Healing {
         self.care.mode().word()
     }
 
+    /// Returns the healer, to look at.
+    pub(super) fn care(&self) -> &Care {
+        &self.care
+    }
+
     fn look_of(&self, check: &CheckId) -> Option<&Arc<DeclaredCheck>> {
         self.declared.get(&check.target)?.get(&check.check)
     }

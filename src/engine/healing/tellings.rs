@@ -62,6 +62,7 @@ impl Engine {
         took: Duration,
     ) {
         self.healing.remedies.doing.remove(&remedy);
+        self.counts.on_remedy_over(what.word(), result);
         let (at, what) = (clock::wall(), what.word().to_owned());
         self.history.record(Record::RemedyOver { at, remedy, target, what, result, took });
     }

@@ -120,6 +120,11 @@ impl History {
         }
     }
 
+    /// Returns how many records were lost since the start, for want of room or refused.
+    pub fn lost(&self) -> u64 {
+        self.0.queue().waiting.lost_ever()
+    }
+
     /// Returns who asked for what, newest first.
     ///
     /// # Errors

@@ -209,6 +209,7 @@ impl Writer {
                 }
             }
         }
+        self.shared.queue().waiting.note_refused(refused);
         let text = format!("{refused} entries of the history were refused and are lost: {why}");
         let _ = self.said.send(Said::Word(Word::Warning(text)));
         self.succeed();

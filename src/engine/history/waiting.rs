@@ -19,8 +19,10 @@ const MAX_DETAIL: usize = 1_024;
 pub(super) struct Waiting {
     few: Lane,
     many: Lane,
-    /// Records that were lost for want of room.
+    /// Records that were lost for want of room, and not yet told of.
     lost: u64,
+    /// All records that were lost since the start.
+    lost_ever: u64,
 }
 
 #[derive(Debug, Default)]
@@ -35,7 +37,8 @@ impl Waiting {
         let lane = if is_few(&record) { &mut self.few } else { &mut self.many };
         lane.bytes += weight(&record);
         lane.records.push_back(record);
-        self.lost += lane.shrink();
+        let lost = lane.shrink();
+        self.note_lost(lost);
     }
 
     /// Takes up to `count` of the oldest, those first that count most.
@@ -52,7 +55,23 @@ impl Waiting {
             lane.bytes += weight(&record);
             lane.records.push_front(record);
         }
-        self.lost += self.few.shrink() + self.many.shrink();
+        let lost = self.few.shrink() + self.many.shrink();
+        self.note_lost(lost);
+    }
+
+    fn note_lost(&mut self, lost: u64) {
+        self.lost += lost;
+        self.lost_ever += lost;
+    }
+
+    /// Records that the file has refused are lost, too; they are told of at once.
+    pub(super) fn note_refused(&mut self, refused: u64) {
+        self.lost_ever += refused;
+    }
+
+    /// Returns how many were lost since the start.
+    pub(super) fn lost_ever(&self) -> u64 {
+        self.lost_ever
     }
 
     /// Whether something waits that should not wait for more.
@@ -189,6 +208,7 @@ mod tests {
         assert!(all.len() > 1_000);
         assert_eq!(waiting.take_lost(), u64::try_from(count).unwrap() + 2 - all.len() as u64);
         assert!(!waiting.has_lost());
+        assert_eq!(waiting.lost_ever(), u64::try_from(count).unwrap() + 2 - all.len() as u64);
         assert_eq!(waiting.take(usize::MAX), all);
         assert!(waiting.is_empty());
         assert_eq!((waiting.few.bytes, waiting.many.bytes), (0, 0));

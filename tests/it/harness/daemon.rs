@@ -67,7 +67,7 @@ impl Daemon {
             if let Some(status) = process.try_wait().expect("our own child") {
                 return Err(format!("it ended: {status}"));
             }
-            match http::request(&socket, "GET", "/readyz", None, Duration::from_secs(2)) {
+            match http::request(&socket, "GET", "/healthz", None, Duration::from_secs(2)) {
                 Ok(answer) if answer.status == 200 => Ok(true),
                 Ok(_) | Err(_) => Ok(false),
             }
