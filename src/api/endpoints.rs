@@ -24,6 +24,7 @@ use super::show::{act_view, add_usage, outcome_name, process_view, reload_view, 
 use super::view::{LogLevelBody, ProgramView, SCHEMA, ShutdownView, UpgradeView, VersionView};
 use super::{
     configuration, events, generations, healing, history, logs, metrics, openmetrics, readiness,
+    statistics,
 };
 use crate::engine::{Act, Handle, Outcome, Verb};
 use crate::os::peer::PeerCredentials;
@@ -96,6 +97,12 @@ pub(super) async fn answer(
         Endpoint::Incident => {
             let id = path_part(&mut parts, "id").await?;
             history::incident(api, &parts.uri, &id).await
+        }
+        Endpoint::Statistics => statistics::statistics(api, &parts.uri).await,
+        Endpoint::CheckResults => {
+            let target = path_part(&mut parts, "target").await?;
+            let check = path_part(&mut parts, "check").await?;
+            statistics::results(api, &parts.uri, target, check).await
         }
         Endpoint::Shutdown => shutdown(api, peer, &parts.uri, body).await,
         Endpoint::Upgrade => upgrade(api, peer, &parts.uri, body).await,

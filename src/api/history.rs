@@ -71,11 +71,11 @@ pub(super) async fn incident(api: &Api, uri: &Uri, id: &str) -> Result<Response,
     })
 }
 
-fn time(query: &Parameters, name: &str) -> Result<Option<crate::time::Wall>, Fault> {
+pub(super) fn time(query: &Parameters, name: &str) -> Result<Option<crate::time::Wall>, Fault> {
     query.get(name).map(|text| input::parse_time(name, text, wall_now())).transpose()
 }
 
-fn limit(query: &Parameters) -> Result<usize, Fault> {
+pub(super) fn limit(query: &Parameters) -> Result<usize, Fault> {
     let Some(text) = query.get("limit") else { return Ok(LIMIT) };
     text.parse()
         .ok()

@@ -2,9 +2,11 @@
 
 use super::bench::{Bench, wait_until};
 use super::endpoints_tests::call_as;
-use super::view::{AuditView, IncidentStoryView, IncidentsView};
+use super::view::{AuditView, CheckHistoryView, IncidentStoryView, IncidentsView, StatisticsView};
 use crate::core::care::cause::{Cause, Confidence, Finding};
-use crate::core::care::{Closing, IncidentId, RemedyId, Story, Target, Verdict};
+use crate::core::care::{
+    CheckId, Closing, IncidentId, RemedyId, RemedyResult, Story, Target, Verdict,
+};
 use crate::engine::history::Record;
 use crate::time::Wall;
 
@@ -134,4 +136,42 @@ fn an_incident_is_listed_and_its_story_is_told_in_order() {
     assert_eq!(missing.status, 404);
     assert!(missing.problem().kind.ends_with("/unknown-incident"));
     assert_eq!(bench.call("GET", "/v1/incidents/x", "").status, 400);
+}
+
+#[test]
+fn statistics_and_the_results_of_a_check_are_told() {
+    let bench = Bench::start();
+    bench.history.record(told(1, -60_000, Story::Ended { how: "was killed".to_owned() }));
+    bench.history.record(told(1, -50_000, Story::Closed(Closing::ByItself)));
+    let target = Target::Process("web:0".parse().unwrap());
+    for (name, verdict) in [("port", Verdict::Pass), ("port", Verdict::Fail), ("x", Verdict::Pass)]
+    {
+        let check = CheckId { target: target.clone(), check: name.parse().unwrap() };
+        let (detail, took) = (name.to_owned(), std::time::Duration::from_millis(2));
+        let at = crate::os::clock::wall();
+        bench.history.record(Record::Checked { at, check, verdict, detail, took });
+    }
+    let (at, took) = (crate::os::clock::wall(), std::time::Duration::from_secs(2));
+    let (remedy, what, result) = (RemedyId(1), "restart".to_owned(), RemedyResult::Verified);
+    bench.history.record(Record::RemedyOver { at, remedy, target, what, result, took });
+
+    let all: StatisticsView = bench.call("GET", "/v1/statistics", "").json();
+    assert_eq!((all.incidents, all.open, all.by_itself), (1, 0, 1));
+    // The two were told at times of their own.
+    let down = all.targets[0].down_seconds.round();
+    assert_eq!((all.targets[0].target.as_str(), down), ("web:0", 10.0));
+    let restart = &all.remedies[0];
+    assert_eq!((restart.remedy.as_str(), restart.success), ("restart", Some(1.0)));
+    assert_eq!(restart.mean_seconds, Some(2.0));
+    let other: StatisticsView = bench.call("GET", "/v1/statistics?program=db", "").json();
+    assert_eq!((other.incidents, other.targets.len(), other.remedies.len()), (0, 0, 0));
+    assert_eq!(bench.call("GET", "/v1/statistics?since=never", "").status, 400);
+
+    let results = |target: &str| -> CheckHistoryView { bench.call("GET", target, "").json() };
+    let found = results("/v1/checks/web:0/port/results").results;
+    let verdicts: Vec<&str> = found.iter().map(|it| it.verdict.as_str()).collect();
+    assert_eq!(verdicts, ["fail", "pass"]);
+    assert_eq!((found[0].runs, found[0].took_mean_seconds), (1, 0.002));
+    assert_eq!(results("/v1/checks/web/port/results?limit=1").results, found[..1]);
+    assert_eq!(results("/v1/checks/web/gone/results").results, []);
 }

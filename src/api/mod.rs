@@ -26,6 +26,7 @@ mod logs;
 mod metrics;
 mod openmetrics;
 mod readiness;
+mod statistics;
 
 mod connections;
 mod patience;

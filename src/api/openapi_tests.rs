@@ -1,6 +1,7 @@
 //! The OpenAPI document against the routes and the types that it describes.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -11,16 +12,20 @@ use super::generations::{generation_view, plan_view};
 use super::healing::samples;
 use super::history::{asked_view, incident_view, step_view};
 use super::routes::ROUTES;
+use super::statistics::{statistics_view, streak_view};
 use super::view::{
-    ActBody, ApplyBody, ApplyView, AuditView, ChecksView, ConfigValueView, ConfigView, DaemonView,
-    GenerationsView, HealBody, HealView, HealedView, HoldBody, HoldView, IncidentStoryView,
-    IncidentsView, LogLevelBody, LogLineView, OutcomeView, Problem, ProgramView, RanView,
-    ReleaseBody, ReloadView, RunBody, RunView, ShutdownView, StatusView, UpgradeBody, UpgradeView,
-    VersionView,
+    ActBody, ApplyBody, ApplyView, AuditView, CheckHistoryView, ChecksView, ConfigValueView,
+    ConfigView, DaemonView, GenerationsView, HealBody, HealView, HealedView, HoldBody, HoldView,
+    IncidentStoryView, IncidentsView, LogLevelBody, LogLineView, OutcomeView, Problem, ProgramView,
+    RanView, ReleaseBody, ReloadView, RunBody, RunView, ShutdownView, StatusView, UpgradeBody,
+    UpgradeView, VersionView,
 };
 use super::{act_view, event_view, process_view};
 use crate::core::care::IncidentId;
-use crate::engine::history::{Asked, FoundCause, Incident, Step};
+use crate::engine::history::{
+    Asked, Checked, Found, FoundCause, Incident, RemedyStatistics, Statistics, Step,
+    TargetStatistics,
+};
 use crate::time::Wall;
 
 fn asked() -> Asked {
@@ -235,12 +240,66 @@ fn each_schema_has_exactly_the_members_of_its_type() {
     check("IncidentsView", json(&IncidentsView { schema: 1, incidents, trouble: trouble.clone() }));
     let story = IncidentStoryView { schema: 1, incident, steps: vec![step], trouble };
     check("IncidentStoryView", json(&story));
+    check_statistics(&mut check);
     check("VersionView", json(&version));
     check("LogLevelBody", json(&LogLevelBody { level: text() }));
     check("EventView", json(&event_view(&happening(1))));
     check("LogLineView", json(&line));
     check("Problem", json(&problem));
     assert!(schemas.is_empty(), "no type for {schemas:?}");
+}
+
+/// Does so for what the history says in numbers.
+fn check_statistics(check: &mut impl FnMut(&str, Value)) {
+    let remedy = RemedyStatistics {
+        what: "restart".to_owned(),
+        verified: 1,
+        not_verified: 1,
+        not_done: 1,
+        abandoned: 1,
+        took_total: Duration::from_millis(1_500),
+    };
+    let target = TargetStatistics {
+        target: "web:0".to_owned(),
+        incidents: 2,
+        open: 1,
+        recovered: 1,
+        recovery_total: Duration::from_millis(1_500),
+        down: Duration::from_millis(2_500),
+    };
+    let found = Statistics {
+        incidents: 2,
+        recovered: 1,
+        recovery_total: Duration::from_millis(1_500),
+        remedies: vec![remedy],
+        targets: vec![target],
+        period: Some((Wall(0), Wall(10_000))),
+        ..Statistics::default()
+    };
+    let view = statistics_view(Found { found, trouble: Some("x".to_owned()) });
+    assert_eq!(view.targets[0].availability, Some(0.75));
+    assert_eq!((view.mean_recovery_seconds, view.remedies[0].mean_seconds), (Some(1.5), Some(1.5)));
+    check("TargetStatisticsView", json(&view.targets[0]));
+    check("RemedyStatisticsView", json(&view.remedies[0]));
+    check("StatisticsView", json(&view));
+    let streak = streak_view(Checked {
+        target: "web:0".to_owned(),
+        check: "http".to_owned(),
+        verdict: "pass".to_owned(),
+        detail: "200".to_owned(),
+        first: Wall(1),
+        last: Wall(2),
+        runs: 2,
+        took_least: Duration::from_micros(1_500),
+        took_most: Duration::from_micros(2_500),
+        took_mean: Duration::from_micros(1_900),
+    });
+    check("CheckStreakView", json(&streak));
+    let trouble = Some("x".to_owned());
+    check(
+        "CheckHistoryView",
+        json(&CheckHistoryView { schema: 1, results: vec![streak], trouble }),
+    );
 }
 
 /// Does so for checks and healing.

@@ -42,6 +42,8 @@ pub(super) enum Endpoint {
     Audit,
     Incidents,
     Incident,
+    Statistics,
+    CheckResults,
     Shutdown,
     Upgrade,
     GetLogLevel,
@@ -93,7 +95,7 @@ const fn many(path: &'static str, change: Change, summary: &'static str) -> Rout
 }
 
 /// Every route. `HEAD` is answered wherever `GET` is.
-pub(super) static ROUTES: [Route; 43] = [
+pub(super) static ROUTES: [Route; 45] = [
     get("/", Endpoint::Index, "this list"),
     get("/healthz", Endpoint::Health, "200 while the daemon's loop answers"),
     get("/readyz", Endpoint::Ready, "200 while all enabled programs run and are ready"),
@@ -121,6 +123,11 @@ pub(super) static ROUTES: [Route; 43] = [
     get("/v1/events", Endpoint::Events, "server-sent events; resume by Last-Event-ID or ?after=ID"),
     get("/v1/checks", Endpoint::Checks, "how all checks stand, or those of ?name=web/http"),
     post("/v1/checks/run", Role::Operate, Endpoint::RunChecks, "run the checks of the body now"),
+    get(
+        "/v1/checks/{target}/{check}/results",
+        Endpoint::CheckResults,
+        "what a check has found; ?since=1d&limit=100",
+    ),
     get("/v1/why", Endpoint::Why, "why all programs, or ?name=…, are as they are"),
     post("/v1/heal", Role::Operate, Endpoint::Heal, "heal what is down of the body's programs"),
     post(
@@ -148,6 +155,7 @@ pub(super) static ROUTES: [Route; 43] = [
     get("/v1/audit", Endpoint::Audit, "who asked for what; ?since=1h&user=…&limit=100"),
     get("/v1/incidents", Endpoint::Incidents, "what went wrong; ?program=…&since=1d&open=1"),
     get("/v1/incidents/{id}", Endpoint::Incident, "one incident with its story"),
+    get("/v1/statistics", Endpoint::Statistics, "what healing has achieved; ?program=…&since=30d"),
     post("/v1/shutdown", Role::Admin, Endpoint::Shutdown, "stop everything, then end the daemon"),
     post("/v1/upgrade", Role::Admin, Endpoint::Upgrade, "become another mendd in place"),
     get("/v1/config", Endpoint::Config, "what runs, key by key, or that of ?name=…; no secrets"),

@@ -1,10 +1,12 @@
 //! What goes over the wire. A type here is a promise: members may be added, never renamed.
 
 mod healing;
+mod statistics;
 
 use serde::{Deserialize, Serialize};
 
 pub use healing::*;
+pub use statistics::*;
 
 /// Version of the JSON documents below.
 pub const SCHEMA: u32 = 1;

@@ -8,7 +8,7 @@ use super::exit::Exit;
 use super::printer::ColorWhen;
 use super::verbs::{
     act, apply, audit, check, completion, config, enable, explain, heal, hold, incidents,
-    log_level, logs, plan, reload, shutdown, signal, status, upgrade, wait, watch, why,
+    log_level, logs, plan, reload, shutdown, signal, stats, status, upgrade, wait, watch, why,
 };
 
 /// Controls mendd: shows, starts, stops and restarts what it supervises.
@@ -97,6 +97,9 @@ pub enum Verb {
     /// Show what went wrong, and the story of one incident
     #[command(after_help = incidents::EXAMPLES)]
     Incidents(incidents::IncidentsArgs),
+    /// Show what healing has achieved: recovery times, availability, success of remedies
+    #[command(after_help = stats::EXAMPLES)]
+    Stats(stats::StatsArgs),
     /// Show who asked for what, and what became of it
     #[command(after_help = audit::EXAMPLES)]
     Audit(audit::AuditArgs),

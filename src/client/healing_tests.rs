@@ -66,11 +66,18 @@ async fn checks_that_are_listed_decide_the_exit_code_and_none_is_no_mistake() {
         let check = CheckView { state: state.to_owned(), ..view() };
         let checks = ChecksView { schema: SCHEMA, checks: vec![check] };
         let view = serde_json::to_string(&checks).unwrap();
-        let daemon = FakeDaemon::start(move |_| Reply::Json(200, view.clone()));
+        let past = json!({ "schema": 1, "results": [], "trouble": "it is damaged" }).to_string();
+        let daemon = FakeDaemon::start(move |seen| match seen.is("/v1/checks") {
+            true => Reply::Json(200, view.clone()),
+            false => Reply::Json(200, past.clone()),
+        });
         let listed = mendctl(&daemon, "check list").await;
         assert_eq!(listed.exit, exit, "{state}");
         assert!(listed.out.contains(state), "{}", listed.out);
-        assert_eq!(mendctl(&daemon, "check show web/http").await.exit, exit, "{state}");
+        let shown = mendctl(&daemon, "check show web/http").await;
+        assert_eq!(shown.exit, exit, "{state}");
+        assert!(shown.error.contains("may not be all: it is damaged"), "{}", shown.error);
+        assert_eq!(daemon.seen()[2].uri, "/v1/checks/web:0/http/results?limit=10");
     }
 }
 

@@ -84,6 +84,15 @@ pub fn short(duration: Duration) -> String {
     }
 }
 
+/// Writes seconds as [`short`] does, and less than one in milliseconds.
+pub fn span(seconds: f64) -> String {
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(span) if span < Duration::from_secs(1) => format!("{}ms", span.as_millis()),
+        Ok(span) => short(span),
+        Err(_) => String::new(),
+    }
+}
+
 /// Returns how long before `now` the RFC 3339 time `text` was; zero when it is still to come.
 pub fn since(text: &str, now: Timestamp) -> Option<Duration> {
     let moment: Timestamp = text.parse().ok()?;

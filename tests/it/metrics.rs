@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mendd::api::view::Problem;
+use mendd::api::view::{CheckHistoryView, Problem, StatisticsView};
 use nix::sys::signal::Signal;
 
 use crate::harness::{Daemon, wait_for};
@@ -257,6 +257,42 @@ fn ready_is_who_runs_all_that_is_enabled_and_healthy_who_answers() {
     assert_eq!(daemon.http("GET", "/healthz", None).status, 200);
     daemon.ctl_ok(&["disable", "up"]);
     assert_eq!(daemon.http("GET", "/readyz", None).status, 200);
+}
+
+#[test]
+fn what_healing_has_achieved_and_what_a_check_has_found_is_told() {
+    let daemon = Daemon::start(PROGRAMS);
+    let pid = daemon.pid("up");
+    assert_eq!(daemon.ctl_ok(&["stats", "nobody"]).err, "");
+    proc::send(pid, Signal::SIGKILL);
+    daemon.new_pid("up", pid);
+    let statistics = wait_for("it to be well again", || {
+        let found: StatisticsView = daemon.http("GET", "/v1/statistics?program=up", None).json();
+        match found.mean_recovery_seconds {
+            Some(_) => Ok(found),
+            None => Err(format!("{found:?}")),
+        }
+    });
+    let up = &statistics.targets[0];
+    assert_eq!((up.target.as_str(), up.incidents), ("up", 1));
+    assert!(up.down_seconds > 0.0 && up.availability.is_some_and(|part| part < 1.0), "{up:?}");
+    let shown = daemon.ctl_ok(&["stats"]);
+    let row = shown.out.lines().find(|line| line.starts_with("up "));
+    assert!(row.is_some_and(|row| row.contains('%')), "{shown:#?}");
+    let json = daemon.ctl_ok(&["stats", "up", "--since", "1h", "--json"]);
+    let view: StatisticsView = serde_json::from_str(&json.out).expect("a StatisticsView");
+    assert_eq!(view.incidents, 1);
+
+    let found = wait_for("a result in the history", || {
+        let found: CheckHistoryView =
+            daemon.http("GET", "/v1/checks/up/looks/results", None).json();
+        if found.results.is_empty() { Err(format!("{found:?}")) } else { Ok(found) }
+    });
+    assert_eq!(found.results[0].verdict, "pass");
+    let shown = daemon.ctl_ok(&["check", "show", "up/looks"]);
+    assert!(shown.out.contains("   history: "), "{shown:#?}");
+    let answer = daemon.http("GET", "/v1/checks/up/nothing/results", None);
+    assert_eq!(answer.status, 422, "{answer:?}");
 }
 
 /// The test itself: it would see what is wrong.

@@ -8,7 +8,10 @@ use clap::{Args, Subcommand};
 use hyper::Method;
 use jiff::Timestamp;
 
-use crate::api::view::{CheckView, ChecksView, RanView, ResultView, RunBody, RunView};
+use super::follow::printable;
+use crate::api::view::{
+    CheckHistoryView, CheckStreakView, CheckView, ChecksView, RanView, ResultView, RunBody, RunView,
+};
 use crate::client::Context;
 use crate::client::exit::Exit;
 use crate::client::failure::Failure;
@@ -28,6 +31,12 @@ Examples:
 
 /// How long a run on demand may take beyond the check's own time limit.
 const MARGIN: Duration = Duration::from_secs(120);
+
+/// Most checks that are shown with their history.
+const MAX_PASTS: usize = 20;
+
+/// Entries of the history that are shown.
+const STREAKS: &str = "10";
 
 #[derive(Debug, Clone, Args)]
 pub struct CheckArgs {
@@ -92,8 +101,14 @@ async fn list(context: &mut Context, names: &[String], in_full: bool) -> Result<
     } else if checks.is_empty() {
         context.printer.notice("no checks are configured; `[[program.NAME.check]]` declares one");
     } else if in_full {
-        let texts: Vec<String> =
-            checks.iter().map(|check| describe(check, &look, Timestamp::now())).collect();
+        let mut texts = Vec::new();
+        for (index, check) in checks.iter().enumerate() {
+            let mut text = describe(check, &look, Timestamp::now());
+            if index < MAX_PASTS {
+                text.push_str(&past(context, check).await?);
+            }
+            texts.push(text);
+        }
         context.printer.text(&texts.join("\n"))?;
     } else {
         context.printer.text(&table(checks, &look, Timestamp::now()))?;
@@ -176,6 +191,45 @@ fn describe(check: &CheckView, look: &Look, now: Timestamp) -> String {
             when::clock(&result.at),
             said(result)
         );
+    }
+    text
+}
+
+/// Returns the lines of what the history has of a check; that it cannot be read is said aside.
+async fn past(context: &mut Context, check: &CheckView) -> Result<String, Failure> {
+    let path = format!("/v1/checks/{}/{}/results", check.target, check.check);
+    let path = with_query(&path, [("limit", STREAKS)]);
+    let found = match context.client.get::<CheckHistoryView>(&path).await {
+        Ok(answer) => answer.value,
+        // One that is older than this program has no such route.
+        Err(Failure::Problem(problem)) if problem.status == 404 => return Ok(String::new()),
+        Err(Failure::Problem(problem)) => {
+            context.printer.notice(&format!("warning: without its history: {}", problem.detail));
+            return Ok(String::new());
+        }
+        Err(failure) => return Err(failure),
+    };
+    if let Some(trouble) = &found.trouble {
+        context.printer.notice(&format!("warning: this may not be all: {trouble}"));
+    }
+    Ok(render_past(&found.results, &context.printer.look))
+}
+
+fn render_past(streaks: &[CheckStreakView], look: &Look) -> String {
+    let mut text = String::new();
+    for (index, streak) in streaks.iter().enumerate() {
+        let label = if index == 0 { "   history:" } else { "           " };
+        let begin = when::date_and_clock(&streak.first);
+        let verdict = paint(look.color, style(&streak.verdict), &streak.verdict);
+        let times = match streak.runs {
+            1 => String::new(),
+            runs => format!(" {runs} times until {}", when::clock(&streak.last)),
+        };
+        let millis = |seconds: f64| format!("{:.0}", seconds * 1_000.0);
+        let (least, most) = (millis(streak.took_least_seconds), millis(streak.took_most_seconds));
+        let took = if least == most { least } else { format!("{least} to {most}") };
+        let detail = printable(&streak.detail);
+        let _always_works = writeln!(text, "{label} {begin} {verdict}{times} {detail} ({took} ms)");
     }
     text
 }
@@ -301,6 +355,30 @@ web:0/http: suspect since 1m ago
             not a time pass answered 200 OK (12 ms)
 ";
         assert_eq!(describe(&view(), &Look::plain(), now), expected);
+    }
+
+    #[test]
+    fn the_past_is_told_in_streaks() {
+        let streak = |verdict: &str, runs, most| CheckStreakView {
+            target: "web:0".to_owned(),
+            check: "http".to_owned(),
+            verdict: verdict.to_owned(),
+            detail: "said\u{1b}[2J so".to_owned(),
+            first: "then".to_owned(),
+            last: "later".to_owned(),
+            runs,
+            took_least_seconds: 0.004,
+            took_mean_seconds: 0.005,
+            took_most_seconds: most,
+        };
+        let text =
+            render_past(&[streak("fail", 1, 0.004), streak("pass", 360, 0.012)], &Look::plain());
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].starts_with("   history: then fail said"), "{text}");
+        assert!(lines[0].ends_with(" so (4 ms)") && !text.contains('\u{1b}'), "{text:?}");
+        assert!(lines[1].starts_with("            then pass 360 times until later said"), "{text}");
+        assert!(lines[1].ends_with("(4 to 12 ms)"), "{text}");
+        assert_eq!(render_past(&[], &Look::plain()), "");
     }
 
     #[test]

@@ -16,9 +16,9 @@ Examples:
   mendctl completion fish > ~/.config/fish/completions/mendctl.fish";
 
 /// The verbs that take names, as the shells' patterns list them.
-const NAMED: [&str; 16] = [
+const NAMED: [&str; 17] = [
     "status", "start", "stop", "restart", "enable", "disable", "reload", "signal", "logs", "tail",
-    "wait", "check", "why", "heal", "hold", "release",
+    "wait", "check", "why", "heal", "hold", "release", "stats",
 ];
 
 #[derive(Debug, Clone, Args)]

@@ -1,7 +1,5 @@
 //! `incidents`: what went wrong, and the story of each.
 
-use std::time::Duration;
-
 use anstyle::{AnsiColor, Style};
 use clap::{Args, Subcommand};
 
@@ -178,12 +176,7 @@ fn what(incident: &IncidentView) -> &str {
 }
 
 fn took(incident: &IncidentView) -> String {
-    let seconds = incident.recovery_seconds.and_then(|it| Duration::try_from_secs_f64(it).ok());
-    match seconds {
-        Some(took) if took < Duration::from_secs(1) => format!("{}ms", took.as_millis()),
-        Some(took) => when::short(took),
-        None => String::new(),
-    }
+    incident.recovery_seconds.map(when::span).unwrap_or_default()
 }
 
 fn state(incident: &IncidentView) -> (&str, Style) {

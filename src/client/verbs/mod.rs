@@ -22,6 +22,8 @@ pub(super) mod audit;
 
 pub(super) mod incidents;
 
+pub(super) mod stats;
+
 pub(super) mod signal;
 
 pub(super) mod logs;
@@ -76,6 +78,7 @@ pub(super) async fn run(context: &mut Context, verb: Verb) -> Result<Exit, Failu
         Verb::Apply(args) => apply::run(context, &args).await,
         Verb::Audit(args) => audit::run(context, &args).await,
         Verb::Incidents(args) => incidents::run(context, &args).await,
+        Verb::Stats(args) => stats::run(context, &args).await,
         Verb::Signal(args) => signal::run(context, &args).await,
         Verb::Logs(args) => logs::run(context, &args, false).await,
         Verb::Tail(args) => logs::run(context, &args, true).await,

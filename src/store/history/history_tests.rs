@@ -181,6 +181,50 @@ fn an_incident_is_healed_relapses_and_its_number_may_come_again() {
 }
 
 #[test]
+fn the_time_outside_of_incidents_is_the_availability() {
+    let place = Place::new();
+    let mut store = place.store();
+    let now = crate::os::clock::wall().0;
+    let ago = |minutes: i64| now - minutes * 60_000;
+    let recovered = || Story::Recovered { after: Duration::from_secs(1) };
+    store
+        .write(&[
+            asked(ago(100), "start web"),
+            told(ago(80), 1, ended()),
+            told(ago(70), 1, recovered()),
+            told(ago(60), 1, Story::Closed(Closing::ByItself)),
+            // Still down.
+            told(ago(10), 2, ended()),
+        ])
+        .unwrap();
+    let mut of = |since: Option<i64>, program: &str| {
+        let query = StatisticsQuery { since: since.map(Wall), program: Some(program.into()) };
+        store.statistics(&[], &query).unwrap().found
+    };
+    let all = of(None, "web");
+    let (period, web) = (all.period.unwrap(), &all.targets[0]);
+    assert_eq!((period.0, web.target.as_str()), (Wall(ago(100)), "web:0"));
+    assert_eq!((web.incidents, web.open, web.recovered), (2, 1, 1));
+    assert_eq!(web.mean_recovery(), Some(Duration::from_secs(600)));
+    let availability = web.availability(period).unwrap();
+    assert!((availability - 0.8).abs() < 0.01, "{availability}");
+    // The first one began before, and counts for its last five minutes only.
+    let part = of(Some(ago(75)), "web:0");
+    let web = &part.targets[0];
+    assert_eq!((web.incidents, web.open, web.recovered), (1, 1, 0));
+    let availability = web.availability(part.period.unwrap()).unwrap();
+    assert!((availability - 0.8).abs() < 0.01, "{availability}");
+    assert_eq!(of(None, "db").targets, []);
+    let nothing = Place::new().store().statistics(&[], &StatisticsQuery::default()).unwrap();
+    assert_eq!(nothing.found, Statistics::default());
+    // What waits is joined with what is written.
+    let waiting = [told(ago(5), 3, ended())];
+    let joined = store.statistics(&waiting, &StatisticsQuery::default()).unwrap().found;
+    assert_eq!((joined.targets[0].incidents, joined.targets[0].open), (3, 2));
+    assert_eq!(joined.period.unwrap().0, Wall(ago(100)));
+}
+
+#[test]
 fn what_befalls_the_host_is_found_under_its_name() {
     let place = Place::new();
     let mut store = place.store();

@@ -197,11 +197,12 @@ pub(super) fn series(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     names.collect()
 }
 
-/// `after` leaves out incidents up to this number.
+/// `after` leaves out incidents up to this number; `kept` is the time that is kept, until now.
 pub(super) fn statistics(
     connection: &Connection,
     query: &StatisticsQuery,
     after: u64,
+    kept: (Wall, Wall),
 ) -> rusqlite::Result<Statistics> {
     let filter = named_params! {
         ":since": query.since.map(|at| at.0),
@@ -225,8 +226,15 @@ pub(super) fn statistics(
                 recovered: count(row.get(4)?),
                 recovery_total: Duration::from_millis(whole(row.get(5)?)),
                 remedies: Vec::new(),
+                targets: Vec::new(),
+                period: None,
             })
         })?;
+    if let Some(known) = known_since(connection)? {
+        let begin = known.max(kept.0).max(query.since.unwrap_or(known));
+        found.period = Some((begin, kept.1));
+        found.targets = targets(connection, query, after, (begin, kept.1))?;
+    }
     let mut statement = connection.prepare_cached(
         "SELECT what, total(result = 'verified'), total(result = 'not-verified'),
          total(result = 'not-done'), total(result = 'abandoned'),
@@ -250,6 +258,59 @@ pub(super) fn statistics(
     )?;
     found.remedies = rows.collect::<rusqlite::Result<_>>()?;
     Ok(found)
+}
+
+/// Returns when the oldest of all that is kept was written.
+fn known_since(connection: &Connection) -> rusqlite::Result<Option<Wall>> {
+    connection
+        .prepare_cached(
+            "SELECT min(at) FROM (SELECT (SELECT at FROM asked ORDER BY row LIMIT 1) AS at
+             UNION ALL SELECT (SELECT first FROM results ORDER BY row LIMIT 1)
+             UNION ALL SELECT (SELECT at FROM remedies ORDER BY row LIMIT 1)
+             UNION ALL SELECT (SELECT opened FROM incidents ORDER BY row LIMIT 1))",
+        )?
+        .query_row([], |row| Ok(row.get::<_, Option<i64>>(0)?.map(Wall)))
+}
+
+/// An incident that began before the period counts for the time only.
+fn targets(
+    connection: &Connection,
+    query: &StatisticsQuery,
+    after: u64,
+    period: (Wall, Wall),
+) -> rusqlite::Result<Vec<TargetStatistics>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT target, total(begun), total(begun AND closed IS NULL),
+         total(begun AND recovered IS NOT NULL),
+         total(CASE WHEN begun THEN recovered - opened END),
+         total(max(0, well - max(opened, :begin)))
+         FROM (SELECT target, opened, recovered, closed,
+             (:since IS NULL OR opened >= :since) AS begun,
+             min(coalesce(recovered, closed, :now), :now) AS well FROM incidents
+             WHERE (:program IS NULL OR program = :program OR target = :program)
+             AND number > :after AND (:since IS NULL OR closed IS NULL OR closed >= :since))
+         GROUP BY target ORDER BY 6 DESC, 2 DESC, target",
+    )?;
+    let rows = statement.query_map(
+        named_params! {
+            ":since": query.since.map(|at| at.0),
+            ":program": query.program,
+            ":after": number(after),
+            ":begin": period.0.0,
+            ":now": period.1.0,
+        },
+        |row| {
+            Ok(TargetStatistics {
+                target: text(row, 0)?,
+                incidents: whole(row.get(1)?),
+                open: whole(row.get(2)?),
+                recovered: whole(row.get(3)?),
+                recovery_total: Duration::from_millis(whole(row.get(4)?)),
+                down: Duration::from_millis(whole(row.get(5)?)),
+            })
+        },
+    )?;
+    rows.collect()
 }
 
 pub(super) fn last_numbers(connection: &Connection) -> rusqlite::Result<LastNumbers> {

@@ -183,6 +183,20 @@ pub struct RemedyStatistics {
     pub took_total: Duration,
 }
 
+/// What befell one target.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TargetStatistics {
+    /// `web:0`, or `host`.
+    pub target: String,
+    pub incidents: u64,
+    pub open: u64,
+    pub recovered: u64,
+    pub recovery_total: Duration,
+    /// How long it was not well within the period: from the beginning of each incident until it
+    /// was well again.
+    pub down: Duration,
+}
+
 /// What healing has achieved.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Statistics {
@@ -195,6 +209,11 @@ pub struct Statistics {
     /// From the beginning of each until its target was well again.
     pub recovery_total: Duration,
     pub remedies: Vec<RemedyStatistics>,
+    /// Those that something befell, the most afflicted first.
+    pub targets: Vec<TargetStatistics>,
+    /// What the numbers are of: since when something is known, or since when it was asked for,
+    /// until now. `None` when nothing is known.
+    pub period: Option<(Wall, Wall)>,
 }
 
 impl RemedyStatistics {
@@ -208,6 +227,19 @@ impl Statistics {
     /// Returns the mean time to recovery.
     pub fn mean_recovery(&self) -> Option<Duration> {
         mean(self.recovery_total, self.recovered)
+    }
+}
+
+impl TargetStatistics {
+    /// Returns the mean time to recovery.
+    pub fn mean_recovery(&self) -> Option<Duration> {
+        mean(self.recovery_total, self.recovered)
+    }
+
+    /// Returns the part of the period in which it was well, from 0 to 1.
+    pub fn availability(&self, period: (Wall, Wall)) -> Option<f64> {
+        let whole = period.1.since(period.0).as_secs_f64();
+        (whole > 0.0).then(|| (1.0 - self.down.as_secs_f64() / whole).clamp(0.0, 1.0))
     }
 }
 

@@ -287,8 +287,11 @@ impl Store {
         query: &StatisticsQuery,
     ) -> Result<Found<Statistics>, Fault> {
         let after = std::cell::Cell::new(0);
+        let now = clock::wall();
+        let keep = i64::try_from(self.limits.keep.as_millis()).unwrap_or(i64::MAX);
+        let kept = (Wall(now.0.saturating_sub(keep)), now);
         let question = |connection: &Connection, _| {
-            let found = read::statistics(connection, query, after.get());
+            let found = read::statistics(connection, query, after.get(), kept);
             after.set(read::last_numbers(connection)?.incident);
             found
         };
@@ -474,6 +477,22 @@ impl Statistics {
                 None => self.remedies.push(remedy),
             }
         }
+        for target in later.targets {
+            match self.targets.iter_mut().find(|it| it.target == target.target) {
+                Some(known) => {
+                    known.incidents += target.incidents;
+                    known.open += target.open;
+                    known.recovered += target.recovered;
+                    known.recovery_total += target.recovery_total;
+                    known.down += target.down;
+                }
+                None => self.targets.push(target),
+            }
+        }
+        self.period = match (self.period, later.period) {
+            (Some(old), Some(new)) => Some((old.0.min(new.0), old.1.max(new.1))),
+            (old, new) => old.or(new),
+        };
         self
     }
 }
