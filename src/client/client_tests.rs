@@ -471,6 +471,15 @@ async fn a_configuration_is_checked_without_a_daemon() {
     assert_eq!((&document["valid"], json.exit), (&json!(false), Exit::Config));
     let first = &document["diagnostics"][0];
     assert_eq!((&first["line"], &first["column"]), (&json!(3), &json!(1)), "{first}");
+    let latin = directory.path().join("latin.toml");
+    std::fs::write(&latin, b"[program.web]\n# \xfc\n").unwrap();
+    for verb in ["check", "show"] {
+        let arguments = format!("config {verb} {}", latin.display());
+        let latin = mendctl_at(Path::new("/nonexistent/s"), Look::plain(), &arguments).await;
+        assert_eq!(latin.exit, Exit::Config, "{}", latin.error);
+        assert!(latin.error.contains("byte 0xfc at offset 16, in line 2"), "{}", latin.error);
+        assert!(latin.error.contains("iconv"), "{}", latin.error);
+    }
     let none = "config check /nonexistent/supervisor.toml";
     let missing = mendctl_at(Path::new("/nonexistent/s"), Look::plain(), none).await;
     assert_eq!(missing.exit, Exit::Failed);

@@ -73,6 +73,14 @@ impl Report {
     pub fn mistakes(&self) -> usize {
         self.diagnostics.iter().filter(|d| d.severity == Severity::Error).count()
     }
+
+    /// Whether nothing is known about what is written, because the main file could not be read.
+    /// One that was read and cannot be understood at all is a mistake like any other.
+    pub fn is_unreadable(&self) -> bool {
+        let is_content =
+            |found: &Diagnostic| matches!(found.code, "file-not-utf8" | "file-too-large");
+        self.sources.is_empty() && !self.diagnostics.iter().any(is_content)
+    }
 }
 
 impl Diagnostic {

@@ -50,7 +50,7 @@ pub const EXPLANATIONS: &[Explanation] = explanations! {
         "";
     "file-not-found": "The file does not exist. A path in `include` must exist; a pattern may match nothing. Relative paths start at the directory of the file that they are written in.",
         "";
-    "file-not-utf8": "TOML is UTF-8. The message names the first byte that is not; an editor may have saved the file in another encoding.",
+    "file-not-utf8": "TOML is UTF-8. The message names the first byte that is not; an editor may have saved the file in another encoding. `file --mime-encoding FILE` guesses which, `iconv -f ISO-8859-1 -t UTF-8 FILE` converts it.",
         "";
     "file-too-large": "A file of more than 16 MiB is not taken for a configuration. Split it with `include`, if it really is one.",
         "";

@@ -33,17 +33,22 @@ pub(super) fn read_all(main: &Path, env: Env<'_>) -> (Vec<Source>, Vec<Diagnosti
     let main = normal(main);
     match read_file(&main) {
         Ok(text) => reading.add(Source { path: main, text }, &mut Vec::new()),
-        Err((code, message)) => reading.diagnostics.push(Diagnostic {
-            code,
-            severity: Severity::Error,
-            file: main,
-            span: None,
-            message,
-            help: Some(
-                "name the file: `mendd --config FILE`, `mendctl config check FILE`".to_owned(),
-            ),
-            notes: Vec::new(),
-        }),
+        Err((code, message)) => {
+            let way_out = way_out(code)
+                .unwrap_or("name the file: `mendd --config FILE`, `mendctl config check FILE`");
+            let help = Some(way_out.to_owned());
+            let (severity, span, notes) = (Severity::Error, None, Vec::new());
+            let file = main;
+            reading.diagnostics.push(Diagnostic {
+                code,
+                severity,
+                file,
+                span,
+                message,
+                help,
+                notes,
+            });
+        }
     }
     (reading.sources, reading.diagnostics)
 }
@@ -135,15 +140,16 @@ impl Reading<'_> {
             match read_file(&path) {
                 Ok(text) => sources.push(Source { path, text }),
                 Err((code, message)) => {
-                    let help = if path.is_dir() {
-                        format!(
-                            "include the files in it: \"{}/*.toml\"",
-                            text.trim_end_matches('/')
-                        )
-                    } else {
-                        "a pattern such as \"conf.d/*.toml\" may match nothing".to_owned()
+                    let files = format!(
+                        "include the files in it: \"{}/*.toml\"",
+                        text.trim_end_matches('/')
+                    );
+                    let help = match way_out(code) {
+                        Some(way_out) => way_out,
+                        None if path.is_dir() => &files,
+                        None => "a pattern such as \"conf.d/*.toml\" may match nothing",
                     };
-                    cx.error(&item.place(), code, message, &help);
+                    cx.error(&item.place(), code, message, help);
                 }
             }
         }
@@ -185,6 +191,17 @@ fn normal(path: &Path) -> PathBuf {
     }
 }
 
+/// Returns what to do about a file whose content, and not its place, is what is wrong with it.
+fn way_out(code: &str) -> Option<&'static str> {
+    match code {
+        "file-not-utf8" => {
+            Some("save it as UTF-8, or convert it: `iconv -f ISO-8859-1 -t UTF-8 FILE`")
+        }
+        "file-too-large" => Some("split it with `include`, if it really is a configuration"),
+        _ => None,
+    }
+}
+
 /// Reads one file as UTF-8, or says why not with a code.
 fn read_file(path: &Path) -> Result<String, (&'static str, String)> {
     let shown = path.display();
@@ -217,8 +234,11 @@ fn read_file(path: &Path) -> Result<String, (&'static str, String)> {
     }
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        let line = error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
-        ("file-not-utf8", format!("`{shown}` is not UTF-8: byte {at}, in line {line}"))
+        let (before, rest) = error.as_bytes().split_at(at);
+        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let byte = rest.first().copied().unwrap_or_default();
+        let place = format!("byte 0x{byte:02x} at offset {at}, in line {line}");
+        ("file-not-utf8", format!("`{shown}` is not UTF-8: {place}"))
     })
 }
 

@@ -124,7 +124,7 @@ fn check(context: &mut Context, file: Option<PathBuf>, strict: bool) -> Result<E
             (exit, loaded.warnings, loaded.sources, rendered)
         }
         Err(report) => {
-            let exit = if report.sources.is_empty() { Exit::Failed } else { Exit::Config };
+            let exit = if report.is_unreadable() { Exit::Failed } else { Exit::Config };
             let rendered = report.render(color);
             (exit, report.diagnostics, report.sources, rendered)
         }

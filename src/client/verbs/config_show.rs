@@ -74,7 +74,7 @@ fn of_file(
     let env = |name: &str| std::env::var(name).ok();
     let loaded = match config::load(file, &env) {
         Ok(loaded) => loaded,
-        Err(report) if report.sources.is_empty() => {
+        Err(report) if report.is_unreadable() => {
             let first = report.diagnostics.iter().find(|found| found.severity == Severity::Error);
             let text = first.map(|found| found.message.clone()).unwrap_or_default();
             return Err(Failure::Failed(text));
