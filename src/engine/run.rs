@@ -42,17 +42,14 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// Sends a signal to the main process or its group, while the main process is there.
+    /// Sends a signal to the main process or its group, while the main process is there. A group
+    /// takes it also where it is suspended: it is asked to end, not told something.
     pub(super) fn signal(&self, signal: i32, group: bool) -> std::io::Result<()> {
         let (Some(pid), Some(pidfd)) = (self.pid, &self.pidfd) else {
             return Err(std::io::Error::from_raw_os_error(libc::ESRCH));
         };
         if group {
-            let signal_group =
-                |signal| crate::os::process::signal_group(pidfd.as_fd(), pid, signal);
-            signal_group(signal)?;
-            // Whoever is suspended takes it only when it is continued; see systemd.kill(5).
-            if signal == libc::SIGSTOP { Ok(()) } else { signal_group(libc::SIGCONT) }
+            crate::os::process::wake_group(pidfd.as_fd(), pid, signal)
         } else {
             pidfd.signal(signal)
         }

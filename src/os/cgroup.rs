@@ -284,7 +284,8 @@ impl Leaf {
         }
     }
 
-    /// Sends a signal once to every member found now; returns how many got it.
+    /// Sends a signal once to every member found now, the suspended ones too; returns how many got
+    /// it.
     ///
     /// # Errors
     ///
@@ -299,7 +300,7 @@ impl Leaf {
         for (pid, pidfd) in held {
             match pidfd.and_then(
                 |pidfd| {
-                    if members.contains(&pid) { pidfd.signal(signal) } else { Ok(()) }
+                    if members.contains(&pid) { pidfd.wake(signal) } else { Ok(()) }
                 },
             ) {
                 Ok(()) => reached += 1,

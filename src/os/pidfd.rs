@@ -77,6 +77,19 @@ impl PidFd {
         if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
+    /// Sends a signal to a process that may be suspended and would take it only when continued.
+    ///
+    /// # Errors
+    ///
+    /// As for [`PidFd::signal`], of the signal itself.
+    pub fn wake(&self, signal: i32) -> io::Result<()> {
+        self.signal(signal)?;
+        if super::process::wants_continue(signal) {
+            let _ = self.signal(libc::SIGCONT); // Whoever has ended needs no waking.
+        }
+        Ok(())
+    }
+
     /// Returns the inode that is the process's own until reboot, 0 on kernels before 6.9,
     /// where all pidfds share one.
     ///

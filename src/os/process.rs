@@ -225,6 +225,27 @@ pub fn signal_group(pidfd: BorrowedFd<'_>, pid: u32, signal: i32) -> io::Result<
     }
 }
 
+/// Whether SIGCONT has to follow a signal: whoever is suspended takes most only when it is
+/// continued. SIGKILL needs no help, and what suspends is not taken back; see systemd.kill(5).
+pub(crate) fn wants_continue(signal: i32) -> bool {
+    let needs_no_help = [0, libc::SIGKILL, libc::SIGCONT];
+    let suspends = [libc::SIGSTOP, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
+    !needs_no_help.contains(&signal) && !suspends.contains(&signal)
+}
+
+/// Sends a signal to a group as [`signal_group`] does, also to those in it that are suspended.
+///
+/// # Errors
+///
+/// As for [`signal_group`], of the signal itself: SIGCONT finds nobody where all have ended.
+pub fn wake_group(pidfd: BorrowedFd<'_>, pid: u32, signal: i32) -> io::Result<()> {
+    signal_group(pidfd, pid, signal)?;
+    if wants_continue(signal) {
+        let _ = signal_group(pidfd, pid, libc::SIGCONT);
+    }
+    Ok(())
+}
+
 /// Starts a process that is nobody's child to wait for: it leads a session of its own, and what
 /// is not close-on-exec here is open there.
 ///
@@ -242,5 +263,18 @@ pub fn spawn_detached(path: &CStr, argv: &[CString]) -> io::Result<()> {
             libc::_exit(127)
         },
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_suspended_process_would_not_take_is_followed_by_sigcont() {
+        let follows = [libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGABRT, libc::SIGUSR1];
+        assert!(follows.into_iter().all(wants_continue));
+        let alone = [0, libc::SIGKILL, libc::SIGCONT, libc::SIGSTOP, libc::SIGTSTP, libc::SIGTTIN];
+        assert!(!alone.into_iter().any(wants_continue));
     }
 }

@@ -151,6 +151,32 @@ fn escapees_of_a_dead_run_are_found_in_their_cgroup() {
     }
 }
 
+fn a_suspended_rest_takes_sigterm(mut bench: Bench) {
+    // In a session of its own: the kernel wakes those whose group loses its last relative.
+    let mut main = bench.main("setsid sleep 600 & exec sleep 600");
+    let leads = |pid: &&u32| proc::stat(**pid).is_some_and(|stat| stat.sid == **pid);
+    bench.wait_for("two sleepers", |alive| alive.iter().filter(leads).count() == 2);
+    let rest = bench.alive().into_iter().find(|pid| *pid != main.id()).unwrap();
+    PidFd::open(rest).unwrap().signal(libc::SIGSTOP).unwrap();
+    bench.wait_for("suspension", |_| proc::stat(rest).is_some_and(|stat| stat.state == 'T'));
+    let pid = Bench::end_main(&mut main);
+    bench.sweep(pid, libc::SIGTERM);
+    bench.wait_gone();
+    bench.end();
+}
+
+#[test]
+fn what_is_left_and_suspended_takes_sigterm_without_a_cgroup() {
+    a_suspended_rest_takes_sigterm(Bench::new());
+}
+
+#[test]
+fn what_is_left_and_suspended_takes_sigterm_in_a_cgroup() {
+    if let Some(bench) = Bench::with_cgroups() {
+        a_suspended_rest_takes_sigterm(bench);
+    }
+}
+
 fn stubborn_ones_wait_for_sigkill(mut bench: Bench) {
     let mut main = bench.main(STUBBORN);
     bench.wait_for("three sleepers", |alive| alive.len() == 3);

@@ -260,7 +260,7 @@ impl Job {
         let kill = self.signal == libc::SIGKILL;
         for member in self.members.values_mut() {
             if kill || !member.signalled {
-                let _ = member.pidfd.signal(self.signal); // EPERM is tried again, or waited out.
+                let _ = member.pidfd.wake(self.signal); // EPERM is tried again, or waited out.
                 member.signalled = true;
             }
         }
