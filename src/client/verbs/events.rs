@@ -1,14 +1,12 @@
 //! The daemon's event stream, resumed where it broke.
 
-use std::time::Duration;
-
+use super::tail::{Piece, Tail};
 use crate::api::view::EventView;
 use crate::client::failure::Failure;
-use crate::client::http::{Client, Stream};
+use crate::client::http::Client;
 use crate::client::lines::Sse;
 
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+const PATH: &str = "/v1/events";
 
 /// One step of the stream.
 #[derive(Debug)]
@@ -25,35 +23,21 @@ pub(crate) enum Step {
 
 /// Yields every event once, over restarts and upgrades of the daemon.
 pub(crate) struct Events {
-    client: Client,
-    stream: Option<Stream>,
+    tail: Tail,
     sse: Sse,
     last_id: Option<u64>,
-    pause: Duration,
 }
 
 impl Events {
     /// Connects; the daemon has to be there for the first time.
     pub(crate) async fn open(client: &Client) -> Result<Self, Failure> {
-        let stream = client.stream("/v1/events", None).await?;
-        Ok(Self {
-            client: client.clone(),
-            stream: Some(stream),
-            sse: Sse::default(),
-            last_id: None,
-            pause: FIRST_PAUSE,
-        })
+        let tail = Tail::open(client, PATH).await?;
+        Ok(Self { tail, sse: Sse::default(), last_id: None })
     }
 
     /// Yields the events after this one, as soon as the daemon can be reached.
     pub(crate) fn after(client: &Client, id: u64) -> Self {
-        Self {
-            client: client.clone(),
-            stream: None,
-            sse: Sse::default(),
-            last_id: Some(id),
-            pause: FIRST_PAUSE,
-        }
+        Self { tail: Tail::lost(client), sse: Sse::default(), last_id: Some(id) }
     }
 
     /// Waits for the next step. May be cancelled without losing one.
@@ -71,39 +55,17 @@ impl Events {
                 self.last_id = Some(event.id);
                 return Ok(Step::Event { event, raw: found.data });
             }
-            let Some(stream) = &mut self.stream else {
-                self.reconnect().await?;
+            if self.tail.is_lost() {
+                let last = self.last_id.map(|id| id.to_string());
+                self.tail.reconnect(PATH, last.as_deref()).await?;
                 return Ok(Step::Again);
-            };
-            match stream.piece().await {
-                Ok(Some(bytes)) => self.sse.push(&bytes),
-                Ok(None) => return Ok(self.lost()),
-                Err(error) if error.is_transient() => return Ok(self.lost()),
-                Err(error) => return Err(error),
             }
-        }
-    }
-
-    fn lost(&mut self) -> Step {
-        self.stream = None;
-        self.sse = Sse::default();
-        self.pause = FIRST_PAUSE;
-        Step::Lost
-    }
-
-    async fn reconnect(&mut self) -> Result<(), Failure> {
-        let last = self.last_id.map(|id| id.to_string());
-        loop {
-            match self.client.stream("/v1/events", last.as_deref()).await {
-                Ok(stream) => {
-                    self.stream = Some(stream);
-                    return Ok(());
+            match self.tail.piece().await? {
+                Piece::Bytes(bytes) => self.sse.push(&bytes),
+                Piece::End | Piece::Broken(_) => {
+                    self.sse = Sse::default();
+                    return Ok(Step::Lost);
                 }
-                Err(error) if error.is_transient() => {
-                    tokio::time::sleep(self.pause).await;
-                    self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-                }
-                Err(error) => return Err(error),
             }
         }
     }

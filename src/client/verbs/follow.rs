@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::tail::{Piece, Tail};
 use crate::api::view::LogLineView;
 use crate::capture::Cursor;
 use crate::client::failure::Failure;
-use crate::client::http::{Client, Stream, with_query};
+use crate::client::http::{Client, with_query};
 use crate::client::lines::Lines;
 
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How far the merged order of several streams may differ from the order of time.
 const OVERLAP: Duration = Duration::from_secs(5);
 
@@ -74,14 +73,12 @@ impl Seen {
 
 /// A view of the output of some processes.
 pub(crate) struct Follow {
-    client: Client,
     /// The query without `since` and `lines`.
     query: Vec<(&'static str, String)>,
     follows: bool,
-    stream: Option<Stream>,
+    tail: Tail,
     lines: Lines,
     seen: Seen,
-    pause: Duration,
 }
 
 impl Follow {
@@ -98,16 +95,8 @@ impl Follow {
         }
         let seen = Seen::new(Timestamp::now());
         let pairs = query.iter().chain(first).map(|(key, value)| (*key, value.as_str()));
-        let stream = client.stream(&with_query("/v1/logs", pairs), None).await?;
-        Ok(Self {
-            client: client.clone(),
-            query,
-            follows,
-            stream: Some(stream),
-            lines: Lines::default(),
-            seen,
-            pause: FIRST_PAUSE,
-        })
+        let tail = Tail::open(client, &with_query("/v1/logs", pairs)).await?;
+        Ok(Self { query, follows, tail, lines: Lines::default(), seen })
     }
 
     /// Waits for the next step. May be cancelled without losing one.
@@ -124,46 +113,27 @@ impl Follow {
                     return Ok(Step::Line { line, raw });
                 }
             }
-            let Some(stream) = &mut self.stream else {
+            if self.tail.is_lost() {
                 self.reconnect().await?;
                 return Ok(Step::Again);
-            };
-            match stream.piece().await {
-                Ok(Some(bytes)) => self.lines.push(&bytes),
-                Ok(None) if !self.follows => return Ok(Step::End),
-                Ok(None) => return Ok(self.lost()),
-                Err(error) if self.follows && error.is_transient() => return Ok(self.lost()),
-                Err(error) => return Err(error),
+            }
+            match self.tail.piece().await? {
+                Piece::Bytes(bytes) => self.lines.push(&bytes),
+                Piece::End if !self.follows => return Ok(Step::End),
+                Piece::Broken(why) if !self.follows => return Err(why),
+                Piece::End | Piece::Broken(_) => {
+                    self.lines = Lines::default();
+                    return Ok(Step::Lost);
+                }
             }
         }
-    }
-
-    fn lost(&mut self) -> Step {
-        self.stream = None;
-        self.lines = Lines::default();
-        self.pause = FIRST_PAUSE;
-        Step::Lost
     }
 
     async fn reconnect(&mut self) -> Result<(), Failure> {
         let since = self.seen.start_again(Timestamp::now()).to_string();
-        let path = {
-            let pairs = self.query.iter().map(|(key, value)| (*key, value.as_str()));
-            with_query("/v1/logs", pairs.chain([("since", since.as_str())]))
-        };
-        loop {
-            match self.client.stream(&path, None).await {
-                Ok(stream) => {
-                    self.stream = Some(stream);
-                    return Ok(());
-                }
-                Err(error) if error.is_transient() => {
-                    tokio::time::sleep(self.pause).await;
-                    self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-                }
-                Err(error) => return Err(error),
-            }
-        }
+        let pairs = self.query.iter().map(|(key, value)| (*key, value.as_str()));
+        let path = with_query("/v1/logs", pairs.chain([("since", since.as_str())]));
+        self.tail.reconnect(&path, None).await
     }
 }
 

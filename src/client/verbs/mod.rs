@@ -28,6 +28,8 @@ pub(super) mod signal;
 
 pub(super) mod logs;
 
+mod tail;
+
 pub(super) mod follow;
 
 pub(super) mod events;
