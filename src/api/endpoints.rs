@@ -68,7 +68,7 @@ pub(super) async fn answer(
         Endpoint::Status => status(api, &parts.uri).await,
         Endpoint::Program => program(api, &mut parts).await,
         Endpoint::ActOne(change) => act_one(api, change, peer, &mut parts, body).await,
-        Endpoint::ActMany(change) => act_many(api, change, peer, &parts.uri, body).await,
+        Endpoint::ActMany(change) => act_many(api, change, peer, &parts, body).await,
         Endpoint::Logs => {
             let query = Parameters::read(&parts.uri, logs::PARAMETERS)?;
             let names = query.names()?;
@@ -206,6 +206,7 @@ async fn act_one(
     let mut options =
         ActOptions::read(query.get("wait"), query.get("signal"), query.get("reason"))?;
     options.now = query.flag("now")?;
+    options.key = input::read_key(&parts.headers)?;
     let name = path_name(parts).await?;
     input::no_body(body).await?;
     act(api, change, vec![name], options, peer).await
@@ -215,14 +216,15 @@ async fn act_many(
     api: &Api,
     change: Change,
     peer: Arc<PeerCredentials>,
-    uri: &Uri,
+    parts: &Parts,
     body: Body,
 ) -> Answer {
-    Parameters::read(uri, &[])?;
+    Parameters::read(&parts.uri, &[])?;
     let body = input::read_act_body(body).await?;
     let mut options =
         ActOptions::read(body.wait.as_deref(), body.signal.as_deref(), body.reason.as_deref())?;
     options.now = body.now.unwrap_or(false);
+    options.key = input::read_key(&parts.headers)?;
     act(api, change, body.names, options, peer).await
 }
 
@@ -253,7 +255,8 @@ async fn act(
         (Change::Disable, None) => (Verb::Disable { now }, "disable"),
     };
     let (audit, by) = api.audit(&peer, format!("{word} {}", names.join(" ")), options.reason).await;
-    let outcome = api.handle.act(Act { verb, names, by, wait: options.wait }).await;
+    let (wait, key) = (options.wait, options.key);
+    let outcome = api.handle.act(Act { verb, names, by, wait, key }).await;
     match outcome {
         Ok(outcomes) => {
             audit.finish(summary(&outcomes));

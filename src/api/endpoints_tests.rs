@@ -78,7 +78,15 @@ fn an_act_reaches_the_engine_with_its_author_and_reason() {
     assert_eq!(view.results[0].process.name, "web:0");
     bench.call("POST", "/v1/programs/web:0/signal?signal=SIGHUP&wait=2&reason=ping%20it", "");
     bench.call("POST", "/v1/programs/web/reload", "");
+    let headers = "Idempotency-Key: a-1.b_2\r\nContent-Length: 0\r\n";
+    bench.open("POST", "/v1/programs/web/stop", headers).until("\r\n\r\n");
+    let headers = "Idempotency-Key: a b\r\nContent-Length: 0\r\n";
+    let mut bad = bench.open("POST", "/v1/programs/web/stop", headers);
+    let bad = bad.until("\r\n\r\n");
+    assert!(bad.starts_with("HTTP/1.1 400 "), "{bad}");
     let acts = bench.known.acts.lock().unwrap();
+    assert_eq!((acts[0].key.as_deref(), acts[3].key.as_deref()), (None, Some("a-1.b_2")));
+    assert_eq!(acts.len(), 4);
     assert_eq!((acts[0].verb, acts[0].wait), (Verb::Restart, Some(Duration::from_secs(90))));
     assert_eq!(acts[0].names, ["web", "@site"]);
     assert_eq!(acts[0].by.uid, Some(nix::unistd::getuid().as_raw()));

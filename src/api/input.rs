@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Query;
-use axum::http::Uri;
+use axum::http::{HeaderMap, Uri};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use jiff::Timestamp;
 use nix::sys::signal::Signal;
@@ -21,6 +21,9 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Longest `reason`: it goes into every status and event of the processes concerned.
 const MAX_REASON_BYTES: usize = 1024;
+
+/// Names a request, so that sending it again does nothing twice.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// Longest `wait`: longer jobs are watched through the events.
 const MAX_WAIT: Duration = Duration::from_secs(24 * 3_600);
@@ -81,6 +84,8 @@ pub(super) struct ActOptions {
     pub(super) reason: Option<String>,
     /// With enabling and disabling: start or stop too.
     pub(super) now: bool,
+    /// What makes a second request of the same key wait for the first.
+    pub(super) key: Option<String>,
 }
 
 impl ActOptions {
@@ -94,7 +99,23 @@ impl ActOptions {
             signal: signal.map(read_signal).transpose()?,
             reason: reason.map(read_reason).transpose()?,
             now: false,
+            key: None,
         })
+    }
+}
+
+/// Reads `Idempotency-Key`.
+pub(super) fn read_key(headers: &HeaderMap) -> Result<Option<String>, Fault> {
+    let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
+    match value.to_str() {
+        Ok(key) if (1..=64).contains(&key.len()) && key.as_bytes().iter().all(is_plain) => {
+            Ok(Some(key.to_owned()))
+        }
+        _ => {
+            let why = "it has 1 to 64 letters, digits, `-`, `_` and `.`";
+            Err(Fault::parameter("Idempotency-Key", why))
+        }
     }
 }
 

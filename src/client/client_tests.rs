@@ -514,6 +514,28 @@ async fn a_command_waits_for_the_brain_that_follows_one_that_died() {
 }
 
 #[tokio::test]
+async fn an_act_whose_answer_broke_is_asked_about_again_under_its_key() {
+    let count = AtomicUsize::new(0);
+    let daemon = FakeDaemon::start(move |_| match count.fetch_add(1, Ordering::Relaxed) {
+        0 | 1 => Reply::Broken,
+        2 => act("done", "restarted"),
+        _ => problem(503, "shutting-down"),
+    });
+    let first = mendctl(&daemon, "restart web --timeout 7s").await;
+    assert_eq!((first.exit, first.out.as_str()), (Exit::Ok, "web:0: restarted, pid 123\n"));
+    let second = mendctl(&daemon, "restart web").await;
+    assert_eq!(second.exit, Exit::Failed, "a refusal is an answer");
+    let seen = daemon.seen();
+    let keys: Vec<&str> =
+        seen.iter().map(|seen| seen.idempotency_key.as_deref().unwrap()).collect();
+    assert_eq!((seen.len(), keys[0].len()), (4, 32));
+    assert!(keys[0] == keys[1] && keys[1] == keys[2] && keys[2] != keys[3], "{keys:?}");
+    let wait = |seen: &Seen| serde_json::from_str::<Value>(&seen.body).unwrap()["wait"].clone();
+    assert_eq!(wait(&seen[0]), json!("7s"));
+    assert!(wait(&seen[2]).as_str().unwrap().starts_with('6'), "what is left of it");
+}
+
+#[tokio::test]
 async fn an_answer_of_another_kind_is_no_crash() {
     for answer in ["", "[]", "{\"schema\":1}", "not json"] {
         let daemon = FakeDaemon::start(move |_| Reply::Json(200, answer.to_owned()));

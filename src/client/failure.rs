@@ -68,6 +68,11 @@ impl Failure {
         }
     }
 
+    /// Whether nobody answered: a daemon that is being replaced, or one that is gone.
+    pub fn is_away(&self) -> bool {
+        self.is_transient() && !matches!(self, Self::Problem(_))
+    }
+
     pub fn exit(&self) -> Exit {
         match self {
             Self::Problem(problem) if problem.kind.ends_with("-configuration") => Exit::Config,

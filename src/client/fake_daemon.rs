@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -22,6 +22,7 @@ pub(crate) struct Seen {
     pub(crate) uri: String,
     pub(crate) body: String,
     pub(crate) last_event_id: Option<String>,
+    pub(crate) idempotency_key: Option<String>,
 }
 
 impl Seen {
@@ -36,6 +37,8 @@ pub(crate) enum Reply {
     Json(u16, String),
     /// These bytes, then the end.
     Text(String),
+    /// The connection breaks in the middle of the answer.
+    Broken,
     /// Accepts and never answers.
     Silence,
 }
@@ -93,10 +96,10 @@ async fn answer(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let last_event_id =
-        headers.get("last-event-id").map(|value| value.to_str().unwrap().to_owned());
+    let header = |name: &str| headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+    let (last_event_id, idempotency_key) = (header("last-event-id"), header("idempotency-key"));
     let body = String::from_utf8(body.to_vec()).unwrap();
-    let seen = Seen { method, uri: uri.to_string(), body, last_event_id };
+    let seen = Seen { method, uri: uri.to_string(), body, last_event_id, idempotency_key };
     shared.seen.lock().unwrap().push(seen.clone());
     match (shared.respond)(&seen) {
         Reply::Json(status, text) => {
@@ -104,6 +107,10 @@ async fn answer(
             (status, [(header::CONTENT_TYPE, "application/json")], text).into_response()
         }
         Reply::Text(text) => text.into_response(),
+        Reply::Broken => {
+            let broken = std::io::Error::other("broken on purpose");
+            Body::from_stream(tokio_stream::once(Err::<Bytes, _>(broken))).into_response()
+        }
         Reply::Silence => std::future::pending().await,
     }
 }

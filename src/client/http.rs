@@ -59,9 +59,19 @@ impl Client {
         body: &B,
         wait: Duration,
     ) -> Result<Answer<T>, Failure> {
-        let body = serde_json::to_vec(body)
-            .map_err(|error| Failure::Failed(format!("cannot write the request: {error}")))?;
-        self.send_bytes(method, path, body, wait).await
+        self.send_bytes(method, path, written(body)?, &[], wait).await
+    }
+
+    /// As [`Client::send`], under a key by which the daemon knows the request when it is sent again.
+    pub async fn send_once<B: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        key: &str,
+        body: &B,
+        wait: Duration,
+    ) -> Result<Answer<T>, Failure> {
+        let headers = [("idempotency-key", key)];
+        self.send_bytes(Method::POST, path, written(body)?, &headers, wait).await
     }
 
     /// Asks for something that needs no details, as [`Client::send`] does.
@@ -70,7 +80,7 @@ impl Client {
         path: &str,
         wait: Duration,
     ) -> Result<Answer<T>, Failure> {
-        self.send_bytes(Method::POST, path, Vec::new(), wait).await
+        self.send_bytes(Method::POST, path, Vec::new(), &[], wait).await
     }
 
     async fn send_bytes<T: DeserializeOwned>(
@@ -78,10 +88,11 @@ impl Client {
         method: Method,
         path: &str,
         body: Vec<u8>,
+        headers: &[(&str, &str)],
         wait: Duration,
     ) -> Result<Answer<T>, Failure> {
         let patience = PATIENCE.saturating_add(wait);
-        let response = self.ask(method, path, Some(body), &[], patience).await?;
+        let response = self.ask(method, path, Some(body), headers, patience).await?;
         whole(response, patience).await
     }
 
@@ -193,6 +204,11 @@ impl Stream {
         }
         Ok(None)
     }
+}
+
+fn written(body: &impl Serialize) -> Result<Vec<u8>, Failure> {
+    serde_json::to_vec(body)
+        .map_err(|error| Failure::Failed(format!("cannot write the request: {error}")))
 }
 
 async fn whole<T: DeserializeOwned>(

@@ -7,12 +7,14 @@ use std::sync::Arc;
 use tokio::sync::broadcast;
 use tracing::warn;
 
+use super::accepted::Accepted;
 use super::kept::Kept;
 use super::print::Print;
 use super::{Happening, HappeningKind, active};
 use crate::core::care::{HostFacts, Target, TargetFacts};
 use crate::core::{Actor, Snapshot, Switch};
 use crate::name::{ProcessName, ProgramName, RunId};
+use crate::store::acts::{self, AcceptedAct};
 use crate::store::generations::Generations;
 use crate::store::goals::{self, SetGoal};
 use crate::store::journal::{Journal, State};
@@ -33,6 +35,9 @@ const SWITCHES: &str = "!switches";
 /// Key of what watched files were like when their programs got their last renewal.
 const PRINTS: &str = "!watched";
 
+/// Before the key of an act that was accepted.
+const ACT: &str = "!act ";
+
 /// Key of what the healer remembers of the host; of a target its name follows.
 const CARE: &str = "!care";
 
@@ -50,6 +55,7 @@ pub(super) struct Books {
     prints_noted: Vec<u8>,
     files: RunFiles,
     pub(super) generations: Generations,
+    pub(super) accepted: Accepted,
     journal_trouble: Option<String>,
 }
 
@@ -62,6 +68,8 @@ pub(super) struct Past {
     pub(super) prints: BTreeMap<ProgramName, Print>,
     /// Who ended the daemon, and its exit code, when the brain died in the middle of it.
     pub(super) shutdown: Option<(Actor, u8)>,
+    /// Acts whose clients may ask again.
+    acts: Vec<AcceptedAct>,
     /// What the healer remembered, of the host and of each target.
     pub(super) care: Option<(HostFacts, Vec<TargetFacts>)>,
     pub(super) notes: Vec<Note>,
@@ -97,6 +105,7 @@ impl Papers {
             switches: BTreeMap::new(),
             prints: BTreeMap::new(),
             shutdown: None,
+            acts: Vec::new(),
             care: None,
             notes: Vec::new(),
         };
@@ -159,6 +168,7 @@ impl Books {
             prints_noted: Vec::new(),
             files,
             generations,
+            accepted: Accepted::from_before(std::mem::take(&mut past.acts)),
             journal_trouble: None,
         };
         (books, past)
@@ -190,6 +200,16 @@ impl Books {
     pub(super) fn note_next_run(&mut self, next: RunId) {
         let result = self.journal.put(NEXT_RUN, next.to_string().as_bytes());
         self.journal_result(result);
+    }
+
+    /// Writes down an act before it is carried out, and forgets older ones.
+    pub(super) fn keep_act(&mut self, act: AcceptedAct) {
+        let result = self.journal.put(&act_key(&act.key), &acts::encode(&act));
+        self.journal_result(result);
+        for key in self.accepted.add(act) {
+            let result = self.journal.delete(&act_key(&key));
+            self.journal_result(result);
+        }
     }
 
     /// Writes down that the daemon is ending, so that the next brain goes on with it.
@@ -315,6 +335,11 @@ impl Books {
             let result = self.journal.delete(SWITCHES);
             self.journal_result(result);
         }
+        let acts: Vec<String> = self.accepted.keys().map(act_key).collect();
+        for key in acts {
+            let result = self.journal.delete(&key);
+            self.journal_result(result);
+        }
         active::forget(&self.runtime_dir);
         self.forget_shutdown();
     }
@@ -386,6 +411,10 @@ impl Past {
             if key == SWITCHES {
                 continue;
             }
+            if let Some(key) = key.strip_prefix(ACT) {
+                self.acts.extend(acts::decode(key, body));
+                continue;
+            }
             if key == PRINTS {
                 // Without it a change that nobody saw is not acted on, no more.
                 let named: BTreeMap<String, (u32, u32)> =
@@ -407,6 +436,10 @@ impl Past {
             }
         }
     }
+}
+
+fn act_key(key: &str) -> String {
+    format!("{ACT}{key}")
 }
 
 fn care_key(target: &Target) -> String {

@@ -105,6 +105,8 @@ pub struct Act {
     pub by: Actor,
     /// `None` answers at once, `Some` when the effect is reached or the time is over.
     pub wait: Option<Duration>,
+    /// A second request of the same key waits for what the first one does.
+    pub key: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,6 +18,8 @@ mod switching;
 
 mod waiters;
 
+mod accepted;
+
 mod trouble;
 
 mod reload;

@@ -67,7 +67,7 @@ impl Engine {
         self.happened(HappeningKind::Audit { by: by.name.clone(), uid: by.uid, request, outcome });
     }
 
-    fn selected(&self, names: &[String]) -> Result<BTreeSet<ProcessName>, Refusal> {
+    pub(super) fn selected(&self, names: &[String]) -> Result<BTreeSet<ProcessName>, Refusal> {
         let statuses: Vec<_> = self.core.statuses().collect();
         let known = statuses.iter().map(|status| (&status.process, status.program.as_ref()));
         select(names, known, &self.config.groups)
@@ -103,6 +103,7 @@ impl Engine {
         let verb = act.verb;
         let said = format!("{} {}", verb_word(verb), act.names.join(" "));
         let by = act.by.clone();
+        let Some(reply) = self.act_again(&act, &said, reply) else { return };
         let checked = if self.ending.is_under_way() {
             Err(Refusal::ShuttingDown)
         } else {
@@ -116,14 +117,28 @@ impl Engine {
                 return;
             }
         };
-        self.audit(&by, said, None);
+        self.audit(&by, said.clone(), None);
         let left_out = self.take_disabled(verb, &act.names, &mut selected);
         let before: BTreeMap<_, _> = selected
             .iter()
             .filter_map(|process| Some((process.clone(), self.core.status(process)?)))
             .collect();
+        if let Some(key) = act.key.clone() {
+            self.remember_act(key, &by, &said, &before);
+        }
         self.command(verb, selected.into_iter().collect(), by);
-        let now = clock::now();
+        self.wait_for_act(&act, before, left_out, reply);
+    }
+
+    /// Answers an act when its effect is reached, or at once where nobody waits for it.
+    pub(super) fn wait_for_act(
+        &mut self,
+        act: &Act,
+        before: BTreeMap<ProcessName, ProcessStatus>,
+        left_out: Vec<Outcome>,
+        reply: Reply,
+    ) {
+        let (verb, now) = (act.verb, clock::now());
         match act.wait {
             Some(wait) => {
                 self.changed.extend(before.keys().cloned());

@@ -18,6 +18,8 @@ pub mod decisions;
 
 pub mod care;
 
+pub mod acts;
+
 pub mod goals;
 
 pub mod switches;

@@ -31,7 +31,21 @@ pub(crate) fn request(
     body: Option<&str>,
     patience: Duration,
 ) -> io::Result<Answer> {
-    let (status, content_type, mut reader) = open(socket, method, target, body, "", patience)?;
+    read_whole(open(socket, method, target, body, "", patience)?)
+}
+
+/// Posts a body with further header lines.
+pub(crate) fn request_with(
+    socket: &Path,
+    target: &str,
+    body: &str,
+    headers: &str,
+) -> io::Result<Answer> {
+    let patience = Duration::from_secs(20);
+    read_whole(open(socket, "POST", target, Some(body), headers, patience)?)
+}
+
+fn read_whole((status, content_type, mut reader): (u16, String, Body)) -> io::Result<Answer> {
     let mut bytes = Vec::new();
     reader.read_to_end(&mut bytes)?;
     Ok(Answer { status, content_type, body: String::from_utf8_lossy(&bytes).into_owned() })

@@ -28,6 +28,7 @@ mod output;
 mod access;
 mod apply;
 mod apply_crash;
+mod asking;
 mod config_files;
 mod control;
 mod enable;

@@ -3,15 +3,22 @@
 use std::time::Duration;
 
 use clap::Args;
-use hyper::Method;
+use tokio::time::Instant;
 
 use super::progress::wait_with_progress;
+use super::tail::Pauses;
 use crate::api::view::{ActBody, ActView, OutcomeView, ProcessView};
 use crate::client::Context;
 use crate::client::cli::Names;
 use crate::client::exit::Exit;
 use crate::client::failure::Failure;
+use crate::client::http::{Answer, Client};
 use crate::client::{state, when};
+
+/// How long a daemon that went away may take to come back, where nobody waits for longer anyway.
+const RETURN: Duration = Duration::from_secs(5);
+/// What is left of a time that ran out while no daemon was there: enough to look once.
+const LAST_LOOK: Duration = Duration::from_millis(100);
 
 pub(crate) const START_EXAMPLES: &str =
     "Examples:\n  mendctl start web\n  mendctl start @site 'job-*' --timeout 2m";
@@ -132,14 +139,11 @@ pub(crate) async fn run(context: &mut Context, act: Act, args: &ActArgs) -> Resu
 pub(crate) async fn perform(
     context: &mut Context,
     act: Act,
-    mut body: ActBody,
+    body: ActBody,
     waiting: Waiting,
 ) -> Result<Exit, Failure> {
-    let wait = waiting.wait();
-    body.wait = wait.map(when::exact);
     let client = context.client.clone();
-    let work =
-        client.send::<ActBody, ActView>(Method::POST, act.path(), &body, wait.unwrap_or_default());
+    let work = ask(&client, act.path(), body.clone(), waiting.wait());
     let names = body.names.join(" ");
     let what = format!("{} {names}", act.participle());
     let interrupted =
@@ -155,6 +159,38 @@ pub(crate) async fn perform(
         }
     }
     Ok(verdict(&answer.value))
+}
+
+/// Sends the request, and again when the daemon dies before it has answered: by the key the next
+/// brain knows whether the first one has taken it, and does nothing twice.
+async fn ask(
+    client: &Client,
+    path: &str,
+    mut body: ActBody,
+    wait: Option<Duration>,
+) -> Result<Answer<ActView>, Failure> {
+    let key = format!("{:032x}", fastrand::u128(..));
+    let end = Instant::now() + wait.unwrap_or_default();
+    let give_up = Instant::now() + wait.unwrap_or_default().max(RETURN);
+    let mut rest = wait;
+    let mut pauses = Pauses::new();
+    let mut lost = None;
+    loop {
+        body.wait = rest.map(when::exact);
+        let sent = client.send_once(path, &key, &body, rest.unwrap_or_default());
+        match (sent.await, &lost) {
+            // Until something was sent, there is nothing to be found out.
+            (Err(Failure::Lost(why)), None) => lost = Some(why),
+            (Err(why), Some(_)) if why.is_away() => {}
+            (answer, _) => return answer,
+        }
+        if Instant::now() >= give_up {
+            let why = lost.unwrap_or_default();
+            return Err(Failure::Lost(format!("{why}; nobody has answered since")));
+        }
+        pauses.next().await;
+        rest = wait.map(|_| end.saturating_duration_since(Instant::now()).max(LAST_LOOK));
+    }
 }
 
 fn print_outcome(context: &mut Context, act: Act, outcome: &OutcomeView) -> Result<(), Failure> {
