@@ -82,6 +82,8 @@ pub const EXPLANATIONS: &[Explanation] = explanations! {
         "[program.web]\ncommand = [\"cat\"]\nstdin = \"/nowhere/input\"";
     "missing-key": "A key is missing that its table, or another key, cannot do without: the `programs` of a group, the `signal` of a stop step, the `reload_signal` of `on_watch = \"reload\"` or of the remedy `reload`, what a check looks at, the bounds of a value.",
         "[group.site]";
+    "no-debounce": "Editors, `git checkout` and a copy write a file in several steps, or many files one after the other. Without any debounce the program is renewed at the first of them, while the rest is still being written. This is a warning.",
+        "[program.web]\ncommand = [\"sleep\", \"60\"]\nwatch = \"src\"\nwatch_debounce = 0";
     "not-root": "Only root may run programs as somebody else. Start `mendd` as root, or leave `user` and `group` out.",
         "[program.web]\ncommand = [\"sleep\", \"60\"]\nuser = \"root\"";
     "not-yet-supported": "The key has a meaning that this version of Mend does not know yet. It is refused rather than ignored, because a check that is silently not made is worse than none.",
@@ -92,6 +94,10 @@ pub const EXPLANATIONS: &[Explanation] = explanations! {
         "[program.web]\ncommand = [\"sleep\", \"60\"]\nnice = 99";
     "program-in-two-groups": "A program is shown under one group, so it can be in one only.",
         "[program.web]\ncommand = [\"sleep\", \"60\"]\n\n[group.a]\nprograms = [\"web\"]\n\n[group.b]\nprograms = [\"web\"]";
+    "requirement-ends": "A program requires another one that ends for good by itself. What `requires` names must run whenever this one starts: after the other one has ended, a crash of this one would leave it waiting until somebody starts the other again. `after` only asks for the order. This is a warning.",
+        "[program.web]\ncommand = [\"sleep\", \"60\"]\nrequires = [\"migrate\"]\n\n[program.migrate]\ncommand = [\"true\"]\nrestart = \"never\"";
+    "shared-directory": "Directories of the daemon itself that should be apart are the same, or one lies in another: what is beside the socket in `/run` does not outlive a reboot, and logs are cleared away by people and tools who do not think of the state beside them. This is a warning.",
+        "[supervisor]\nstate_dir = \"/var/tmp/mend\"\nlog_dir = \"/var/tmp/mend\"";
     "shell-syntax": "A word of the command means something to a shell, but there is no shell: the command would get it as an argument. Add `shell = true`, or call one. This is a warning.",
         "[program.web]\ncommand = \"echo start && sleep 60\"";
     "socket-path-too-long": "The path of a Unix socket has 107 bytes at most; that is a limit of the kernel. Choose a shorter directory.",
@@ -122,6 +128,10 @@ pub const EXPLANATIONS: &[Explanation] = explanations! {
         "[supervisor]\nlog_dir = \"/dev/null/log\"";
     "warn-beyond-fail": "Of two bounds the warning must come first: below the failure where more is worse, as with memory in use; above it where less is worse, as with free space.",
         "[check.memory]\nmemory = { warn = \"90%\", fail = \"80%\" }";
+    "watches-everything": "A `watch` that begins at `/` needs a watch for every directory of the machine, of which the kernel has only so many, and any file that anybody writes renews the program. This is a warning.",
+        "[program.web]\ncommand = [\"sleep\", \"60\"]\nwatch = \"/\"";
+    "watches-own-files": "What is watched contains a directory that the daemon writes to, such as that of the logs. The first line of output would count as a change, and each renewal writes more. `watch_ignore` leaves a directory out. This is a warning.",
+        "[supervisor]\nlog_dir = \"/srv/web/logs\"\n\n[program.web]\ncommand = [\"sleep\", \"60\"]\nwatch = \"/srv/web\"";
     "wrong-type": "The value is of another type than the key takes. A string may stand for a number or a switch only when it comes from a variable, as in `replicas = \"${COPIES:-2}\"`.",
         "[program.web]\ncommand = [\"sleep\", \"60\"]\nreplicas = \"two\"";
 };

@@ -237,6 +237,7 @@ fn build(cx: &Context<'_>, documents: &[Spanned<DeTable<'_>>]) -> Config {
         }
     }
     relations::check_dependencies(cx, &drafts);
+    relations::check_endings(cx, &drafts);
     relations::check_standbys(cx, &drafts);
     relations::check_shutdown(cx, &supervisor, &drafts);
     let groups = relations::groups(cx, &found.groups, &mut drafts);

@@ -59,7 +59,7 @@ pub(super) fn program(
         Some(Ready::Notify | Ready::After(_) | Ready::Log(_) | Ready::Probe(_)) | None => None,
     };
     let home = home(cx, spawn.user.as_ref());
-    let watch = watch(cx, table, lifecycle.reload_signal, home.as_deref());
+    let watch = watch(cx, table, lifecycle.reload_signal, home.as_deref(), surroundings.supervisor);
     let replicas = table.get(cx, "replicas").and_then(|node| cx.integer(&node, 1..=MAX_REPLICAS));
     let impact = table.get(cx, "severity").and_then(|node| cx.choice(&node, &checks::IMPACTS));
     let stale_files = table.get(cx, "stale_files");

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::diagnostic::nearest;
-use super::lifecycle::program_names;
-use super::model::{Group, Supervisor};
+use super::lifecycle::{Edge, program_names};
+use super::model::{Group, RestartPolicy, Supervisor};
 use super::program::Draft;
 use super::read::{Context, Place};
 use super::tree::Table;
@@ -53,6 +53,27 @@ pub(super) fn check_dependencies(cx: &Context<'_>, drafts: &Drafts) {
         let message = format!("programs wait for each other: {path}");
         cx.error(place, "dependency-cycle", message, "remove one of these dependencies");
     });
+}
+
+/// Warns about requirements that end for good by themselves: who needs them waits from then on.
+pub(super) fn check_endings(cx: &Context<'_>, drafts: &Drafts) {
+    for (name, draft) in drafts {
+        for dependency in draft.dependencies.iter().filter(|it| it.edge == Edge::Requires) {
+            let Some(other) = drafts.get(&dependency.on) else { continue };
+            if other.program.lifecycle.restart == RestartPolicy::Never {
+                let on = &dependency.on;
+                let message = format!(
+                    "`{on}` is not started again when it ends (`restart = \"never\"`): `{name}` \
+                     could not start from then on"
+                );
+                let help = format!(
+                    "use `after = [\"{on}\"]` if only the order matters, or let `{on}` come back \
+                     with `restart = \"on-failure\"`"
+                );
+                cx.warning(&dependency.place, "requirement-ends", message, &help);
+            }
+        }
+    }
 }
 
 /// Notes standbys that do not exist, that stand in for each other, or that could not start.

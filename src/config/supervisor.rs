@@ -48,11 +48,15 @@ pub(super) fn supervisor(cx: &Context<'_>, mut table: Table<'_>) -> Supervisor {
     let log = table.sub(cx, "log");
     let access = table.sub(cx, "access");
     let default_checks = table.get(cx, "default_checks").and_then(|node| cx.boolean(&node));
+    let runtime_dir = socket.parent().map_or_else(|| "/".into(), Path::to_path_buf);
+    let state_dir = path("state_dir").unwrap_or(defaults.state_dir);
+    let log_dir = path("log_dir").unwrap_or(defaults.log_dir);
+    check_apart(cx, &table, &runtime_dir, &state_dir, &log_dir);
     Supervisor {
-        runtime_dir: socket.parent().map_or_else(|| "/".into(), Path::to_path_buf),
+        runtime_dir,
         socket,
-        state_dir: path("state_dir").unwrap_or(defaults.state_dir),
-        log_dir: path("log_dir").unwrap_or(defaults.log_dir),
+        state_dir,
+        log_dir,
         log: daemon_log(cx, &log, home.as_deref()),
         access: Access {
             observe: principals(cx, &access.sub(cx, "observe")),
@@ -82,6 +86,35 @@ fn history(cx: &Context<'_>, table: &Table<'_>) -> HistoryLimits {
         keep: time("history_keep").unwrap_or(defaults.keep),
         samples_keep: time("samples_keep").unwrap_or(defaults.samples_keep),
         max_size: size.unwrap_or(defaults.max_size),
+    }
+}
+
+/// Warns when logs or what has to outlive a boot lie where they disturb or get lost.
+fn check_apart(cx: &Context<'_>, table: &Table<'_>, runtime: &Path, state: &Path, logs: &Path) {
+    let check = |key: &str, message: String, help: &str| {
+        // What nobody has written comes from defaults, which are apart.
+        let written = [key, "log_dir", "state_dir", "socket"];
+        if let Some(node) = written.iter().find_map(|key| table.get(cx, key)) {
+            cx.warning(&node.place(), "shared-directory", message, help);
+        }
+    };
+    let of_user = (cx.env)("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let of_boot = ["/run", "/var/run", "/dev/shm"].map(PathBuf::from);
+    let passes = of_boot.iter().chain(&of_user).any(|place| runtime.starts_with(place));
+    for (key, directory) in [("log_dir", logs), ("state_dir", state)] {
+        if passes && directory.starts_with(runtime) {
+            let message = format!(
+                "`{key}` is beside the socket in `{}`, which is kept in memory and gone after a \
+                 reboot",
+                runtime.display()
+            );
+            check(key, message, "give it a directory on a disk");
+        }
+    }
+    if logs == state {
+        let message = format!("`log_dir` and `state_dir` are both `{}`", logs.display());
+        let help = "give each its own, so that whoever clears away logs leaves the state alone";
+        check("log_dir", message, help);
     }
 }
 

@@ -7,7 +7,7 @@ use glob::Pattern;
 
 use super::diagnostic::quote;
 use super::globbing::is_glob;
-use super::model::{OnWatch, Watch, WatchTarget};
+use super::model::{OnWatch, Supervisor, Watch, WatchTarget};
 use super::read::Context;
 use super::tree::{Node, Table};
 use super::units::parse_signal;
@@ -37,6 +37,7 @@ pub(super) fn watch(
     table: &Table<'_>,
     reload_signal: Option<i32>,
     home: Option<&Path>,
+    supervisor: &Supervisor,
 ) -> Option<Watch> {
     let ignore = table.get(cx, "watch_ignore").map(|node| ignored(cx, &node)).unwrap_or_default();
     let debounce = table.get(cx, "watch_debounce").and_then(|node| debounce(cx, &node));
@@ -47,18 +48,22 @@ pub(super) fn watch(
     } else {
         cx.strings(&node)
     };
-    let targets: Vec<WatchTarget> = items
-        .unwrap_or_default()
-        .iter()
-        .filter_map(|(text, item)| target(cx, text, item, home))
-        .collect();
+    let ignore: Vec<String> =
+        WATCH_IGNORE.iter().map(|name| (*name).to_owned()).chain(ignore).collect();
+    let mut targets = Vec::new();
+    for (text, item) in items.unwrap_or_default() {
+        if let Some(target) = target(cx, &text, &item, home) {
+            check_extent(cx, &item, &target, &ignore, supervisor);
+            targets.push(target);
+        }
+    }
     if targets.is_empty() {
         return None;
     }
     let usual = reload_signal.map_or(OnWatch::Restart, OnWatch::Signal);
     Some(Watch {
         targets,
-        ignore: WATCH_IGNORE.iter().map(|name| (*name).to_owned()).chain(ignore).collect(),
+        ignore,
         debounce: debounce.unwrap_or(DEFAULT_DEBOUNCE),
         act: act.unwrap_or(usual),
     })
@@ -111,6 +116,62 @@ fn clean(path: &Path) -> PathBuf {
     clean
 }
 
+/// Warns about what covers the whole machine, or files that the daemon itself writes.
+fn check_extent(
+    cx: &Context<'_>,
+    item: &Node<'_>,
+    target: &WatchTarget,
+    ignore: &[String],
+    supervisor: &Supervisor,
+) {
+    let (root, all, deep) = match target {
+        WatchTarget::Path(path) => (path, true, true),
+        WatchTarget::Glob { root, parts } => {
+            let all = parts.last().is_some_and(|last| matches!(last.as_str(), "*" | "**"));
+            (root, all, parts.iter().any(|part| part == "**"))
+        }
+    };
+    if deep && root == Path::new("/") {
+        let message = "every directory of the machine would be watched".to_owned();
+        let help = "name the program's own files, for example \"src/**/*.py\"";
+        return cx.warning(&item.place(), "watches-everything", message, help);
+    }
+    let covers = |directory: &Path| match directory.strip_prefix(root) {
+        Ok(below) => deep || below.components().count() == 0,
+        Err(_) => false,
+    };
+    let dirs = [
+        ("logs", &supervisor.log_dir),
+        ("state", &supervisor.state_dir),
+        ("socket and records", &supervisor.runtime_dir),
+    ];
+    let own = dirs.into_iter().find(|(_, directory)| covers(directory));
+    if let Some((what, directory)) = own.filter(|(_, dir)| all && !is_ignored(dir, root, ignore)) {
+        let message = format!(
+            "mendd keeps its {what} in `{}`, which is watched: its own writing would renew the \
+             program again and again",
+            directory.display()
+        );
+        let help = "watch only what the program reads, or add the directory to `watch_ignore`";
+        cx.warning(&item.place(), "watches-own-files", message, help);
+    }
+}
+
+/// Whether a directory below `root`, or one on the way to it, is left out.
+fn is_ignored(directory: &Path, root: &Path, ignore: &[String]) -> bool {
+    let patterns: Vec<(bool, Pattern)> = ignore
+        .iter()
+        .filter_map(|text| Some((text.contains('/'), Pattern::new(text).ok()?)))
+        .collect();
+    directory.ancestors().take_while(|place| *place != root).any(|place| {
+        let name = place.file_name().unwrap_or_default().to_string_lossy();
+        patterns.iter().any(|(whole, pattern)| match whole {
+            true => pattern.matches_path(place),
+            false => pattern.matches(&name),
+        })
+    })
+}
+
 fn check_pattern(cx: &Context<'_>, item: &Node<'_>, pattern: &str) -> Option<()> {
     match Pattern::new(pattern) {
         Ok(_) => Some(()),
@@ -144,6 +205,12 @@ fn ignored(cx: &Context<'_>, node: &Node<'_>) -> Vec<String> {
 fn debounce(cx: &Context<'_>, node: &Node<'_>) -> Option<Duration> {
     match cx.duration(node)? {
         debounce if debounce > MAX_DEBOUNCE => cx.bad(node, "must be at most 1h"),
+        Duration::ZERO => {
+            let message = "every single write would be acted on, also the first of many".to_owned();
+            let help = "leave it out, or allow the writer a moment: \"100ms\"";
+            cx.warning(&node.place(), "no-debounce", message, help);
+            Some(Duration::ZERO)
+        }
         debounce => Some(debounce),
     }
 }
