@@ -99,7 +99,13 @@ impl Supervisor {
                 process.facts.known = newest;
                 process.persist(actions);
             }
+            let awaited = process.program.lifecycle.ready.clone();
             process.program = program.clone();
+            if awaited != process.program.lifecycle.ready && process.facts.said.look.is_some() {
+                // What was seen of something that nobody waits for any more.
+                process.facts.said.look = None;
+                process.persist(actions);
+            }
             // It may have said what only now is asked of it.
             process.settle_ready(now, actions);
             if process.facts.removed {

@@ -225,6 +225,21 @@ fn a_dependant_waits_for_readiness_and_says_for_what() {
 }
 
 #[test]
+fn a_start_is_judged_by_the_readiness_that_is_declared_now_and_a_running_one_stays() {
+    let mut bench = Bench::running(vec![with_tcp("web")]);
+    bench.says("web", Word::Look("connection refused".into()));
+    let by_line = with_ready("web", Ready::Log("up".into()));
+    bench.configure(vec![by_line]);
+    assert_eq!(bench.state("web"), StateCode::Starting);
+    let reason = bench.reason("web");
+    assert!(!reason.contains("connection refused"), "{reason}");
+    bench.ready("web");
+    assert_eq!(bench.state("web"), StateCode::Running);
+    bench.configure(vec![with_tcp("web")]);
+    assert_eq!(bench.state("web"), StateCode::Running, "it was ready once");
+}
+
+#[test]
 fn a_word_about_an_earlier_run_is_dropped() {
     let mut bench = Bench::running(vec![with_ready("web", Ready::Notify)]);
     let old = bench.run("web");
