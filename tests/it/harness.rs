@@ -4,10 +4,12 @@ mod daemon;
 mod logs;
 mod mount;
 mod setup;
+mod systemd;
 
 pub(crate) use daemon::{Daemon, find};
 pub(crate) use mount::Mount;
 pub(crate) use setup::Setup;
+pub(crate) use systemd::run_under_systemd;
 
 use std::env;
 use std::fs::File;
