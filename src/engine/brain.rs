@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ use crate::os::cgroup::Cgroups;
 use crate::os::peer::peer_credentials;
 use crate::os::spawn::Spawner;
 use crate::os::tree::Sweeper;
-use crate::os::{clock, memory};
+use crate::os::{claim, clock, memory};
 use crate::store::sources::Active;
 
 /// After so long a start is over, whose code and memory are given back then.
@@ -167,13 +167,17 @@ impl Brain {
         let wanted = !fdstore.is_there() && std::os::unix::process::parent_id() != 1;
         let mut pins = Pins::start(&setup.runtime_dir, wanted);
         let found = adopt::find_runs(&keeper, held, books.files(), &fdstore, &mut pins)?;
-        let instance = instance(&setup.runtime_dir);
+        let instance = claim::instance(&setup.runtime_dir);
         let cgroups = Cgroups::probe(&instance)
             .inspect_err(|why| info!("no control groups: {why}; trees are found by scanning"))
             .ok()
             .map(Arc::new);
         if let Some(cgroups) = &cgroups {
             commands::clear_left_over(cgroups);
+            claim::claim(cgroups, &setup.runtime_dir);
+            if setup.cold {
+                claim::remove_abandoned(cgroups);
+            }
         }
         let (launched_sender, launched) = unbounded_channel();
         let (gone_sender, gone) = unbounded_channel();
@@ -507,12 +511,6 @@ impl Engine {
             self.finish_output(run);
         }
     }
-}
-
-/// Tells the runs of this daemon from those of another on the machine.
-fn instance(runtime_dir: &Path) -> String {
-    let path = runtime_dir.canonicalize().unwrap_or_else(|_| runtime_dir.to_path_buf());
-    format!("{:08x}", crc32fast::hash(path.as_os_str().as_encoded_bytes()))
 }
 
 /// Receives signals that are sent to the brain itself rather than to the keeper.

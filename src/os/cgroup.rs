@@ -68,18 +68,8 @@ impl Cgroups {
     ///
     /// [`Unavailable`] with the reason, when no leaf could be made, filled and killed.
     pub fn probe(instance: &str) -> Result<Self, Unavailable> {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        let group = own_group(&mounts, &own)?;
-        // A daemon that starts again finds itself in the leaf that an earlier one made.
-        let name = format!("mend-{}", escape(instance));
-        let group = match (group.file_name(), group.parent().and_then(Path::file_name)) {
-            (Some(leaf), Some(parent)) if leaf == "daemon" && parent == name.as_str() => {
-                group.ancestors().nth(2).unwrap_or(&group).to_path_buf()
-            }
-            _ => group,
-        };
-        Self::below(&group, &name)
+        let (parent, name) = place_of(instance)?;
+        Self::below(&parent, &name)
     }
 
     /// Makes or finds the group `name` in the directory `parent` and tries it out.
@@ -160,6 +150,10 @@ impl Cgroups {
     /// What `mkdir` or `open` say, `EAGAIN` at `cgroup.max.descendants` among it.
     pub fn leaf(&self, name: &str) -> io::Result<Leaf> {
         let path = self.base.join(escape(name));
+        if make_directory(&path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            // Somebody has cleaned up while no run was in it.
+            make_directory(&self.base)?;
+        }
         make_directory(&path)?;
         Leaf::reopen(&path)
     }
@@ -331,6 +325,28 @@ impl Leaf {
     }
 }
 
+/// Returns the directory that the group of an instance is made in, and its name.
+fn place_of(instance: &str) -> Result<(PathBuf, String), Unavailable> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let group = own_group(&mounts, &own)?;
+    // A daemon that starts again finds itself in the leaf that an earlier one made.
+    let name = format!("mend-{}", escape(instance));
+    let group = match (group.file_name(), group.parent().and_then(Path::file_name)) {
+        (Some(leaf), Some(parent)) if leaf == "daemon" && parent == name.as_str() => {
+            group.ancestors().nth(2).unwrap_or(&group).to_path_buf()
+        }
+        _ => group,
+    };
+    Ok((group, name))
+}
+
+/// Returns where the group of an instance is, if it is anywhere.
+pub(crate) fn base_of(instance: &str) -> Option<PathBuf> {
+    let (parent, name) = place_of(instance).ok()?;
+    Some(parent.join(name))
+}
+
 /// Tells whether anybody lives in the group `path` or below it; nobody does in one that is gone.
 ///
 /// # Errors
@@ -386,7 +402,7 @@ fn numbers(path: &Path) -> Vec<u32> {
     listed(path).iter().filter_map(|word| word.parse().ok()).collect()
 }
 
-fn subgroups(path: &Path) -> Vec<PathBuf> {
+pub(crate) fn subgroups(path: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
     let directories =
         entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));

@@ -8,6 +8,8 @@ pub mod proc;
 
 pub mod cgroup;
 
+pub mod claim;
+
 pub mod tree;
 
 pub mod explain;

@@ -323,5 +323,6 @@ impl Drop for Lab {
             let _ = child.kill();
             let _ = child.wait();
         }
+        mendd::os::claim::remove_left_over(&self.dir().join("run"));
     }
 }

@@ -294,6 +294,7 @@ impl Drop for Daemon {
         let _ = self.process.wait();
         // What a daemon that was killed leaves on purpose.
         mendd::os::pin::dismantle(&self.dir().join("run/pins"));
+        mendd::os::claim::remove_left_over(&self.dir().join("run"));
         let gone = wait_or(|| Ok(self.family().is_empty()));
         if !panicking {
             assert!(left.is_ok(), "alive after the shutdown: {family:#?}");
