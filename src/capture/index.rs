@@ -6,11 +6,12 @@
 //! last entry is overwritten by the next one, and ignored until then. The length of the last
 //! entry may be too small; bytes that no entry covers belong to the entry before them.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use super::place::open_or_create;
 use crate::time::Wall;
 
 const ENTRY_BYTES: u64 = 24;
@@ -80,14 +81,7 @@ impl IndexWriter {
     /// Opens the index of segment `seq`, whose text has `size` bytes; makes it when it is missing
     /// or belongs to another segment.
     pub(super) fn open(path: &Path, seq: u64, size: u64, now: Wall) -> io::Result<Self> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o640)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(path)?;
+        let file = open_or_create(path)?;
         let mut index = Self { file, entries: 0, last: None, first: None };
         let fits = entry_at(&index.file, 0)?
             .is_some_and(|header| header.flags & FLAG_HEADER != 0 && header.offset == seq);

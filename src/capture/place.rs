@@ -4,8 +4,9 @@
 //! closed one, or the one in its index's header when that is higher (all closed ones were pruned).
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::index;
@@ -22,6 +23,19 @@ pub(super) struct Parts {
     pub(super) plain: bool,
     pub(super) zstd: bool,
     pub(super) index: bool,
+}
+
+/// Opens a file of a log as it is, or makes it. A link in its place is an error: who may write to
+/// the directory must not send the daemon elsewhere.
+pub(super) fn open_or_create(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o640)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)
 }
 
 impl Place {

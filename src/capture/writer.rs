@@ -3,10 +3,10 @@
 //! The file's size is the only truth about how far the log has come; it is asked before each
 //! splice, so a crash, an outside truncation and a removed directory need no bookkeeping.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::time::Duration;
 
 use nix::unistd::{Gid, Uid};
@@ -17,7 +17,7 @@ use crate::os::splice::{Peek, splice_to_file};
 use crate::time::Wall;
 
 use super::index::IndexWriter;
-use super::place::Place;
+use super::place::{Place, open_or_create};
 use super::read::Cursor;
 
 /// A line this much longer than the size limit is cut.
@@ -108,14 +108,7 @@ impl LogWriter {
         // The index is made first: its header holds the number of a segment that is about to be.
         let size = fs::symlink_metadata(self.place.current()).map_or(0, |metadata| metadata.len());
         let index = IndexWriter::open(&self.place.index(), seq, size, now)?;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o640)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(self.place.current())?;
+        let file = open_or_create(self.place.current())?;
         let end = file.metadata()?.len();
         if let Some((uid, gid)) = self.owner {
             let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
