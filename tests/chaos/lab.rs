@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mendd::api::view::{ProcessView, StatusView};
 use nix::sys::signal::Signal;
@@ -17,6 +17,7 @@ use tempfile::TempDir;
 
 use crate::http;
 use crate::proc;
+use crate::waiting::{found, status_at, wait_within};
 
 const MENDD: &str = env!("CARGO_BIN_EXE_mendd");
 pub(crate) const MENDCTL: &str = env!("CARGO_BIN_EXE_mendctl");
@@ -30,15 +31,8 @@ pub(crate) fn patience() -> Duration {
 
 /// Polls until `probe` gives a value; the last complaint goes into the panic.
 #[track_caller]
-pub(crate) fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Result<T, String>) -> T {
-    let deadline = Instant::now() + patience();
-    loop {
-        match probe() {
-            Ok(value) => return value,
-            Err(last) if Instant::now() >= deadline => panic!("no {what} in time; last: {last}"),
-            Err(_) => thread::sleep(Duration::from_millis(10)),
-        }
-    }
+pub(crate) fn wait_for<T>(what: &str, probe: impl FnMut() -> Result<T, String>) -> T {
+    wait_within(patience(), what, probe)
 }
 
 /// Asks for something; what comes of it is not waited for. Returns whether it was accepted.
@@ -244,15 +238,11 @@ impl Lab {
     }
 
     pub(crate) fn try_status(&self) -> Result<StatusView, String> {
-        let answer = http::request(&self.socket(), "GET", "/v1/status", None, patience())
-            .map_err(|error| error.to_string())?;
-        serde_json::from_str(&answer.body).map_err(|error| format!("{error}: {answer:?}"))
+        status_at(&self.socket(), patience())
     }
 
     pub(crate) fn process(&self, name: &str) -> Result<ProcessView, String> {
-        let status = self.try_status()?;
-        let found = status.programs.into_iter().find(|process| process.name == name);
-        found.ok_or_else(|| format!("no process {name}"))
+        found(&self.try_status()?, name, |_| true)
     }
 
     #[track_caller]
@@ -262,10 +252,7 @@ impl Lab {
         what: &str,
         reached: impl Fn(&ProcessView) -> bool,
     ) -> ProcessView {
-        wait_for(&format!("`{name}` {what}"), || {
-            let process = self.process(name)?;
-            if reached(&process) { Ok(process) } else { Err(format!("{process:#?}")) }
-        })
+        wait_for(&format!("`{name}` {what}"), || found(&self.try_status()?, name, &reached))
     }
 
     pub(crate) fn act(&self, verb: &str, name: &str, signal: Option<&str>) -> bool {

@@ -12,6 +12,8 @@ mod http;
 #[path = "../it/proc.rs"]
 #[allow(dead_code, reason = "shared with the integration tests")]
 mod proc;
+#[path = "../it/waiting.rs"]
+mod waiting;
 
 mod lab;
 

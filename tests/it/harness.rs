@@ -6,7 +6,8 @@ mod mount;
 mod setup;
 mod systemd;
 
-pub(crate) use daemon::{Daemon, find};
+pub(crate) use crate::waiting::find;
+pub(crate) use daemon::Daemon;
 pub(crate) use mount::Mount;
 pub(crate) use setup::Setup;
 pub(crate) use systemd::run_under_systemd;
@@ -19,6 +20,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use crate::waiting::wait_within;
 
 /// How long a condition may take to come true; `MEND_TEST_PATIENCE=3` makes it three times 20 s.
 pub(crate) static PATIENCE: LazyLock<Duration> = LazyLock::new(|| {
@@ -33,17 +36,8 @@ pub(crate) fn is_full() -> bool {
 
 /// Polls until `probe` gives a value; `what` and the last complaint go into the panic.
 #[track_caller]
-pub(crate) fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Result<T, String>) -> T {
-    let deadline = Instant::now() + *PATIENCE;
-    loop {
-        match probe() {
-            Ok(value) => return value,
-            Err(last) if Instant::now() >= deadline => {
-                panic!("waited {:?} for {what}; last: {last}", *PATIENCE)
-            }
-            Err(_) => thread::sleep(Duration::from_millis(20)),
-        }
-    }
+pub(crate) fn wait_for<T>(what: &str, probe: impl FnMut() -> Result<T, String>) -> T {
+    wait_within(*PATIENCE, what, probe)
 }
 
 /// What a command that has ended left behind.

@@ -9,6 +9,7 @@
 mod harness;
 mod http;
 mod proc;
+mod waiting;
 
 mod lifecycle;
 mod spawn;

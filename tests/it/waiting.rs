@@ -44,7 +44,7 @@ pub(crate) fn find<'a>(status: &'a StatusView, name: &str) -> Result<&'a Process
 }
 
 /// Returns one process if it satisfies a condition.
-pub(crate) fn reached(
+pub(crate) fn found(
     status: &StatusView,
     name: &str,
     condition: impl Fn(&ProcessView) -> bool,

@@ -15,6 +15,7 @@ use super::setup::{spawn, spawn_as_it_is};
 use super::{PATIENCE, Ran, Setup, run, tail, wait_for, wait_or, wait_with_deadline};
 use crate::http::{self, Answer, Events};
 use crate::proc;
+use crate::waiting::{find, found, status_at, summary};
 
 const MENDCTL: &str = env!("CARGO_BIN_EXE_mendctl");
 
@@ -127,12 +128,7 @@ impl Daemon {
 
     /// Returns the status, `Err` when the daemon does not answer just now.
     pub(crate) fn try_status(&self) -> Result<StatusView, String> {
-        let answer = http::request(&self.socket(), "GET", "/v1/status", None, *PATIENCE)
-            .map_err(|error| error.to_string())?;
-        if answer.status != 200 {
-            return Err(format!("{answer:?}"));
-        }
-        serde_json::from_str(&answer.body).map_err(|error| format!("{error}: {answer:?}"))
+        status_at(&self.socket(), *PATIENCE)
     }
 
     /// Returns the status as soon as the daemon answers.
@@ -167,11 +163,7 @@ impl Daemon {
         what: &str,
         reached: impl Fn(&ProcessView) -> bool,
     ) -> ProcessView {
-        wait_for(&format!("`{name}` {what}"), || {
-            let status = self.try_status()?;
-            let process = find(&status, name)?;
-            if reached(process) { Ok(process.clone()) } else { Err(format!("{process:#?}")) }
-        })
+        wait_for(&format!("`{name}` {what}"), || found(&self.try_status()?, name, &reached))
     }
 
     #[track_caller]
@@ -301,19 +293,4 @@ impl Drop for Daemon {
             assert!(gone.is_ok(), "alive after SIGKILL: {:#?}", self.family());
         }
     }
-}
-
-/// Returns one process of a status.
-pub(crate) fn find<'a>(status: &'a StatusView, name: &str) -> Result<&'a ProcessView, String> {
-    let found = status.programs.iter().find(|process| process.name == name);
-    found.ok_or_else(|| format!("no process `{name}` in: {}", summary(status)))
-}
-
-/// One line per process, at most thirty.
-fn summary(status: &StatusView) -> String {
-    let mut text = format!("{:?}\n", status.daemon);
-    for process in status.programs.iter().take(30) {
-        text.push_str(&format!("{} {} {}\n", process.name, process.state, process.reason));
-    }
-    text
 }
