@@ -29,7 +29,7 @@ pub(super) fn is_secret_name(name: &str) -> bool {
 }
 
 /// Hides the password of every URL in a text, and the value of every option such as
-/// `--password=…`; `None` when there is nothing to hide.
+/// `--password=…` and `--password …`; `None` when there is nothing to hide.
 pub(super) fn without_secrets(text: &str) -> Option<String> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -53,7 +53,37 @@ pub(super) fn without_secrets(text: &str) -> Option<String> {
     }
     out.push_str(rest);
     let (out, more) = without_options(&out);
-    (is_hidden || more).then_some(out)
+    let (out, words) = without_words_after(&out);
+    (is_hidden || more || words).then_some(out)
+}
+
+/// Hides the word after `--NAME` of a secret name, in a command line and in a list of quoted
+/// words.
+fn without_words_after(text: &str) -> (String, bool) {
+    let between = |c: char| c.is_whitespace() || "\"',".contains(c);
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    let mut is_hidden = false;
+    while let Some(at) = rest.find("--") {
+        let starts_a_word = rest[..at].chars().next_back().is_none_or(between);
+        let (before, after) = rest.split_at(at + 2);
+        out.push_str(before);
+        rest = after;
+        let name = &after[..after.find(|c: char| between(c) || c == '=').unwrap_or(after.len())];
+        let tail = &after[name.len()..];
+        let Some(start) = tail.find(|c: char| !between(c)) else { continue };
+        let value = &tail[start..];
+        let value = &value[..value.find(between).unwrap_or(value.len())];
+        let is_value = start > 0 && !value.starts_with('-') && value != HIDDEN;
+        if starts_a_word && is_value && is_secret_name(name) {
+            out.push_str(&after[..name.len() + start]);
+            out.push_str(HIDDEN);
+            rest = &after[name.len() + start + value.len()..];
+            is_hidden = true;
+        }
+    }
+    out.push_str(rest);
+    (out, is_hidden)
 }
 
 /// Hides the passwords of a command: those above, and the word after `--password`.
@@ -133,6 +163,10 @@ mod tests {
             ("http://host:80/a@b:c", None),
             ("http://user@host/", None),
             ("[\"x\", \"--token=abc\", \"-v\"]", Some("[\"x\", \"--token=***\", \"-v\"]")),
+            ("[\"x\", \"--password\", \"abc\"]", Some("[\"x\", \"--password\", \"***\"]")),
+            ("run --db-password  abc --token -v", Some("run --db-password  *** --token -v")),
+            ("run --port 80 --password", None),
+            ("a--password b -- c", None),
             ("run --db-password=a=b c", Some("run --db-password=*** c")),
             ("run --port=80", None),
             ("http://h/?token=abc&x=1", Some("http://h/?token=***&x=1")),
