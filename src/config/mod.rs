@@ -70,6 +70,7 @@ pub use model::*;
 pub use model_check::*;
 pub use paths::{DefaultPaths, Env, default_config_path, default_paths, default_socket_candidates};
 pub use readiness::{Address, HttpTarget, Probe, Probing, Ready};
+pub(crate) use secrets::{hidden_words, without_secrets};
 pub use source::MAX_FILE_BYTES;
 pub use supervisor::parse_log_filter;
 pub use units::{

@@ -30,7 +30,7 @@ pub(super) fn is_secret_name(name: &str) -> bool {
 
 /// Hides the password of every URL in a text, and the value of every option such as
 /// `--password=…` and `--password …`; `None` when there is nothing to hide.
-pub(super) fn without_secrets(text: &str) -> Option<String> {
+pub(crate) fn without_secrets(text: &str) -> Option<String> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     let mut is_hidden = false;
@@ -87,7 +87,7 @@ fn without_words_after(text: &str) -> (String, bool) {
 }
 
 /// Hides the passwords of a command: those above, and the word after `--password`.
-pub(super) fn hidden_words(argv: &[String]) -> Vec<String> {
+pub(crate) fn hidden_words(argv: &[String]) -> Vec<String> {
     let names_secret = |word: &String| {
         word.starts_with('-') && !word.contains('=') && is_secret_name(word.trim_start_matches('-'))
     };

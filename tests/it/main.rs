@@ -16,6 +16,7 @@ mod spawn;
 mod state;
 mod stopping;
 
+mod bundle;
 mod graph;
 mod healing;
 mod healing_crash;

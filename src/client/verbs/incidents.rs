@@ -3,6 +3,7 @@
 use anstyle::{AnsiColor, Style};
 use clap::{Args, Subcommand};
 
+use super::bundle;
 use super::follow::printable;
 use crate::api::view::{IncidentStoryView, IncidentView, IncidentsView};
 use crate::client::Context;
@@ -19,7 +20,8 @@ The newest is shown last. An incident ends when what failed has been well again 
 Examples:
   mendctl incidents --open
   mendctl incidents --program web --since 7d
-  mendctl incidents show 12";
+  mendctl incidents show 12
+  mendctl incidents bundle 12 -o web.tar.zst";
 
 const SHOW_EXAMPLES: &str = "\
 Examples:
@@ -44,6 +46,9 @@ pub enum What {
         #[arg(value_name = "ID")]
         id: u64,
     },
+    /// Pack what is known of one incident into a file, for whoever looks into it
+    #[command(after_help = bundle::EXAMPLES)]
+    Bundle(bundle::BundleArgs),
 }
 
 #[derive(Debug, Clone, Args)]
@@ -68,6 +73,7 @@ pub struct ListArgs {
 pub(crate) async fn run(context: &mut Context, args: &IncidentsArgs) -> Result<Exit, Failure> {
     match &args.what {
         Some(What::Show { id }) => show(context, *id).await,
+        Some(What::Bundle(args)) => bundle::run(context, args).await,
         None => list(context, &args.list).await,
     }
 }
@@ -141,7 +147,7 @@ fn render_list(list: &IncidentsView, look: &Look) -> String {
     Table { columns, rows }.render(look.width, look.color, look.unicode)
 }
 
-fn render_story(story: &IncidentStoryView, look: &Look) -> String {
+pub(super) fn render_story(story: &IncidentStoryView, look: &Look) -> String {
     let incident = &story.incident;
     let (state, style) = state(incident);
     let target = paint(look.color, Style::new().bold(), &incident.target);

@@ -22,6 +22,8 @@ pub(super) mod audit;
 
 pub(super) mod incidents;
 
+pub(super) mod bundle;
+
 pub(super) mod stats;
 
 pub(super) mod signal;
