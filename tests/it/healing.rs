@@ -183,6 +183,22 @@ fn a_server_that_is_killed_comes_back_and_its_end_is_explained() {
 }
 
 #[test]
+fn what_mend_ends_itself_is_not_told_as_killed_from_outside() {
+    let daemon = Daemon::start(
+        "[program.late]\ncommand = ['sleep', '100000']\nready = 'notify'\nstart_timeout = '300ms'\n\
+         backoff = { initial = '1h' }\n\
+         [program.mute]\ncommand = ['sleep', '100000']\nstart_period = 0\nwatchdog = '300ms'\n\
+         backoff = { initial = '1h' }\n",
+    );
+    for (name, why) in [("late", "not ready after"), ("mute", "has not fed its watchdog")] {
+        assert_eq!(cause(&daemon, name), "wedged", "{name}");
+        let told = daemon.ctl_ok(&["why", name]).out;
+        assert!(told.contains("was ended by Mend") && told.contains(why), "{told}");
+        assert!(!told.contains("outside of Mend"), "{told}");
+    }
+}
+
+#[test]
 fn a_command_that_is_not_there_is_named_as_the_cause() {
     let daemon = Daemon::start("[program.web]\ncommand = ['/nowhere/web']\n");
     daemon.wait_state("web", "FATAL");

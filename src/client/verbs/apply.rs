@@ -205,10 +205,7 @@ fn report(
     let why = ended.why.as_deref().unwrap_or("it is not known why");
     Err(Failure::Failed(match ended.outcome.as_str() {
         "kept" => format!("generation {} was applied, but {why}", ended.number),
-        "rolled-back" => format!(
-            "generation {} was rolled back, what ran before runs again: {why}",
-            ended.number
-        ),
+        "rolled-back" => format!("generation {} was rolled back: {why}", ended.number),
         outcome => format!("generation {} is {outcome}: {why}", ended.number),
     }))
 }

@@ -33,6 +33,7 @@ pub(super) const RULES: &[Rule] = &[
     wedged,
     not_listening,
     slow,
+    failed_before_its_end,
     killed,
     over_limit,
     wrong_answer,
@@ -132,10 +133,10 @@ fn signal(evidence: &Evidence) -> Option<i32> {
 
 fn intended(evidence: &Evidence) -> Option<Finding> {
     let exit = evidence.exit?;
-    let who = match evidence.intent? {
-        Intent::Operator => "an operator asked for it",
-        Intent::Mend => "Mend stopped it",
-    };
+    if evidence.intent != Some(Intent::Operator) {
+        return None;
+    }
+    let who = "an operator asked for it";
     finding(Cause::Intended, Certain, &[who, &text::exit(exit)], format!("ended because {who}"))
 }
 
@@ -237,7 +238,9 @@ fn forbidden_system_call(evidence: &Evidence) -> Option<Finding> {
 }
 
 fn crashed(evidence: &Evidence) -> Option<Finding> {
-    let signal = signal(evidence).filter(|signal| FAULTS.contains(signal))?;
+    // A run whose watchdog is not fed is ended with SIGABRT.
+    let is_ours = evidence.intent.is_some();
+    let signal = signal(evidence).filter(|signal| FAULTS.contains(signal) && !is_ours)?;
     let name = text::signal(signal);
     let sentence = format!("crashed with {name}");
     match &evidence.fault {
@@ -475,6 +478,14 @@ fn slow(evidence: &Evidence) -> Option<Finding> {
         &[&fact],
         format!("answers too slowly: {took}, {limit} are allowed"),
     )
+}
+
+/// The run did not do what it had to, and its end is Mend's; why, another rule may know better.
+fn failed_before_its_end(evidence: &Evidence) -> Option<Finding> {
+    let Some(Intent::Failing(why)) = &evidence.intent else { return None };
+    let exit = text::exit(evidence.exit?);
+    let facts = [why.as_str(), &exit];
+    finding(Cause::Wedged, Likely, &facts, format!("was ended by Mend: {why}"))
 }
 
 fn killed(evidence: &Evidence) -> Option<Finding> {

@@ -91,6 +91,13 @@ fn each_case_gets_its_cause_its_confidence_and_its_first_rung() {
             "confirm",
         ),
         (
+            "ended by us because it had failed",
+            Evidence { intent: Some(Intent::Failing("no WATCHDOG=1 for 5 s".into())), ..killed(6) },
+            Cause::Wedged,
+            Likely,
+            "restart",
+        ),
+        (
             "SIGSTOPped",
             Evidence { process: Some(ProcessState::Stopped), ..answer_timeout() },
             Cause::Frozen,

@@ -57,12 +57,12 @@ pub struct Evidence {
 }
 
 /// Something we did ourselves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Intent {
     /// Stopped or restarted it because an operator asked for it.
     Operator,
-    /// Stopped or restarted it for another reason: a remedy, a dependency, the configuration.
-    Mend,
+    /// Ended it because it had failed, such as by not being ready in time.
+    Failing(String),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

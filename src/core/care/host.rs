@@ -6,6 +6,7 @@ use super::brakes::PanicEdge;
 use super::event::*;
 use super::healer::Care;
 use super::mode::{self, Load, Mode};
+use super::patient::Standing;
 use super::story::{Closing, Story};
 use crate::core::{Actor, text};
 use crate::time::Instant;
@@ -106,8 +107,11 @@ impl Care {
     /// Says what the mode follows from.
     pub fn reasons(&self, now: Instant) -> Vec<String> {
         let of_target = |(target, _): (&Target, &_)| {
-            let sentence = self.standing(target).map(|standing| standing.sentence(now));
-            format!("{target} is down and {}", sentence.unwrap_or_default())
+            match self.standing(target) {
+                // No check is: the process itself does not run.
+                Some(Standing::Well) | None => format!("{target} is down"),
+                Some(standing) => format!("{target} is down and {}", standing.sentence(now)),
+            }
         };
         let panic = self.host.panic.is_on().then(|| "much fails at once".to_owned());
         panic.into_iter().chain(self.down.iter().map(of_target)).collect()

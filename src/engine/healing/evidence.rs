@@ -11,7 +11,7 @@ use super::super::core_loop::Engine;
 use super::{Report, flow};
 use crate::capture::{Channel, LogReader};
 use crate::config::{Address, CheckKind, Endpoint, Look, PostgresServer, Probe, Program, Ready};
-use crate::core::care::evidence::{CheckDetail, DependencyHealth, Evidence, ExecFailure};
+use crate::core::care::evidence::{CheckDetail, DependencyHealth, Evidence, ExecFailure, Intent};
 use crate::core::care::{CheckId, IncidentId, Life, Target};
 use crate::core::{Exit, ProcessStatus};
 use crate::keeper::wire::WaitStatus;
@@ -34,6 +34,8 @@ pub(super) struct RunPast {
     begun: Instant,
     /// How often the kernel had killed in it for want of memory, at its end.
     oom_kills: u64,
+    /// Why Mend ended it, when it had failed before its end.
+    failing: Option<String>,
     /// Why no program could be executed, the last time.
     pub(super) exec: Option<ExecFailure>,
 }
@@ -124,6 +126,7 @@ impl Engine {
             return (scene, known);
         }
         known.oom_kills = past.oom_kills;
+        known.intent = past.failing.map(Intent::Failing);
         known.exit = match self.healing.lives.get(process) {
             Some(Life::Failed { exit, .. }) => *exit,
             Some(_) | None => status.last_exit.map(|(exit, _)| exit),
@@ -167,7 +170,7 @@ impl Engine {
             let status = self.core.status(process);
             let pid = status.as_ref().and_then(|status| status.pid);
             let begun = status.and_then(|status| status.started).unwrap_or_else(clock::now);
-            *past = RunPast { run, pid, begun, oom_kills: 0, exec: None };
+            *past = RunPast { run, pid, begun, oom_kills: 0, failing: None, exec: None };
         }
     }
 
@@ -183,7 +186,11 @@ impl Engine {
         let group = hands.cgroup.as_deref().filter(|_| killed || limited);
         let kills = group.and_then(group_usage::oom_kills).unwrap_or(0);
         let process = hands.process.clone();
-        self.healing.run_pasts.entry(process).or_default().oom_kills = kills;
+        let is_last = self.core.status(&process).is_some_and(|status| status.run == Some(run));
+        let facts = self.core.snapshot(&process).filter(|_| is_last);
+        let failing = facts.and_then(|facts| Some(facts.failing.as_ref()?.why.clone()));
+        let past = self.healing.run_pasts.entry(process).or_default();
+        (past.oom_kills, past.failing) = (kills, failing);
     }
 
     /// Notes why a program could not be executed.
