@@ -357,6 +357,31 @@ fn a_program_that_cannot_start_is_healed_through_its_process_check() {
 }
 
 #[test]
+fn a_later_try_that_shows_less_does_not_replace_the_cause_of_an_incident() {
+    let mut bench = Bench::well(vec![charge("web", &[], vec![])]);
+    let fails = |bench: &mut Bench, code: i32, output: &[&str]| {
+        let exit = Some(Exit::Code(code));
+        let output = output.iter().map(|line| (*line).to_owned()).collect();
+        bench.evidence = Evidence { exit, output, ..Evidence::default() };
+        bench.lives(&target("web"), Life::Failed { exit, retry: Retry::Soon });
+        bench.starts(&target("web"));
+    };
+    fails(&mut bench, 1, &[]);
+    fails(&mut bench, 1, &["bind(): Address already in use"]);
+    fails(&mut bench, 1, &[]);
+    fails(&mut bench, 1, &["no space left on device"]);
+    let story = bench.story("web");
+    let causes = ["exited with code 1", "already in use", "no space left"];
+    let told: Vec<usize> =
+        story.iter().filter_map(|line| causes.iter().position(|it| line.contains(it))).collect();
+    // How a run ended is told each time, and before the cause of it.
+    let ends = 4;
+    assert_eq!(told.iter().filter(|it| **it == 0).count(), ends + 1, "{story:#?}");
+    assert_eq!(told.iter().filter(|it| **it == 1).count(), 1, "{story:#?}");
+    assert_eq!(told.iter().filter(|it| **it == 2).count(), 1, "{story:#?}");
+}
+
+#[test]
 fn a_crash_that_the_supervisor_answers_is_an_incident_that_ends_by_itself() {
     let mut bench = Bench::well(vec![charge("web", &[], vec![])]);
     let exit = Exit::Signal { signal: 9, core_dumped: false };

@@ -178,6 +178,23 @@ impl Cause {
         }
     }
 
+    /// Whether it says no more than that something went wrong.
+    fn is_vague(self) -> bool {
+        match self {
+            Self::ExitedWithError | Self::Ended | Self::Unknown | Self::WrongAnswer => true,
+            Self::NotListening => true,
+            Self::Intended | Self::DependencyDown | Self::CommandMissing | Self::NotAllowed => {
+                false
+            }
+            Self::LibraryMissing | Self::ConfigurationBroken | Self::PortTaken => false,
+            Self::DiskFull | Self::OutOfMemory | Self::OutOfDescriptors | Self::OutOfTasks => false,
+            Self::OutOfConnections | Self::CertificateExpired | Self::ForbiddenSystemCall => false,
+            Self::CpuLimit | Self::Crashed | Self::Killed | Self::Frozen | Self::Blocked => false,
+            Self::Wedged | Self::Slow | Self::Silent | Self::LogStorm | Self::OverLimit => false,
+            Self::HostOverloaded => false,
+        }
+    }
+
     /// Returns the least that can help.
     pub fn reach(self) -> Reach {
         match self {
@@ -198,6 +215,13 @@ impl Cause {
 }
 
 impl Finding {
+    /// Whether it still explains an incident about which something else was found later: not
+    /// every try of the same start shows as much of what is wrong as the one before.
+    pub(super) fn outlasts(&self, later: &Self) -> bool {
+        let is_guess = |it: &Self| it.confidence == Confidence::Guess;
+        !self.cause.is_vague() && !is_guess(self) && (later.cause.is_vague() || is_guess(later))
+    }
+
     /// Returns on which rung of the ladder to begin; the length of the ladder when none helps.
     ///
     /// A guess skips nothing.

@@ -81,13 +81,18 @@ impl Care {
             return;
         };
         ours.evidence_by = None;
+        let known = ours.finding.as_ref().filter(|known| known.outlasts(&finding));
+        let is_news = known.is_none();
+        let finding = known.cloned().unwrap_or(finding);
         ours.finding = Some(finding.clone());
         for check in patient.down_checks() {
             if let Some(facts) = patient.facts.checks.get_mut(&check.name) {
                 facts.ladder.begin_at(finding.first_rung(&check.heal));
             }
         }
-        self.tell(target, || Story::Cause(finding), actions);
+        if is_news {
+            self.tell(target, || Story::Cause(finding), actions);
+        }
         self.stirred.insert(target.clone());
     }
 
