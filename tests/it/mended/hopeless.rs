@@ -1,13 +1,15 @@
 //! What no restart can cure: it says so, does not restart for ever, and people are told.
 
 use std::fs;
+use std::net::TcpListener;
 
 use nix::sys::signal::Signal;
 use rcgen::{CertificateParams, KeyPair};
 
-use super::services::{Service, nginx_of, write_nginx};
+use super::services::{Service, database, nginx, nginx_of, redis, write_nginx};
 use super::{Case, put};
-use crate::harness::Setup;
+use crate::harness::{Daemon, Setup};
+use crate::healing::{unpressed, wait_health};
 use crate::http::Events;
 use crate::proc;
 use crate::readiness::free_port;
@@ -97,4 +99,64 @@ fn a_certificate_that_nobody_renews_is_left_to_people() {
     proc::send(before, Signal::SIGHUP);
     let told = case.over();
     assert_eq!(told.remedies(), ["reload"], "{}", told.text);
+}
+
+/// Gives up after three failures, and tries again soon.
+const GIVES_UP: &str = "breaker = { failures = 3, open = '2s', max_open = '2s' }";
+
+/// A service that cannot start: the cause is named and stays the cause over all tries, people are
+/// told, and it is well again when `cure` has taken the cause away.
+fn cannot_start(
+    service: Service,
+    what: &'static str,
+    (cause, words): (&str, &[&str]),
+    cure: impl FnOnce(&Daemon),
+) {
+    let name = service.name;
+    let check = service.check("['restart', 'quarantine']");
+    let program = service.program.replacen("\n", &format!("\n{GIVES_UP}\n"), 1);
+    let setup = unpressed(service.setup.programs(&format!("{program}{check}")));
+    let daemon = setup.supervisor("default_checks = false").start();
+    let mut events = daemon.events(Some(0));
+    let case = Case::begin(&daemon, name, what);
+    let sentence = wait_alert(&mut events, "keeps-failing");
+    assert!(sentence.starts_with(name), "{sentence}");
+    let told = case.until("to have a cause", |told| told.incident.cause.is_some());
+    told.assert_taken_for(cause, words);
+    let failures = daemon.process(name).restarts;
+    daemon.wait_process(name, "to be tried again", |it| it.restarts > failures);
+    let told = case.until("to have a cause", |told| told.incident.cause.is_some());
+    told.assert_taken_for(cause, words);
+    cure(&daemon);
+    wait_health(&daemon, name, "up");
+    case.over().assert_taken_for(cause, words);
+}
+
+#[test]
+fn a_redis_whose_port_a_stranger_has_taken_names_the_stranger() {
+    let Some(service) = redis("", "") else { return };
+    let stranger = TcpListener::bind(("127.0.0.1", service.port)).expect("the port is free");
+    let port = service.port.to_string();
+    let taken = ("port-taken", [port.as_str()]);
+    cannot_start(service, "redis: port taken", (taken.0, &taken.1), |_| drop(stranger));
+}
+
+#[test]
+fn an_nginx_with_a_broken_configuration_says_so() {
+    let Some(service) = nginx("", "return 204; no_such_directive on;") else { return };
+    let broken = ("configuration-broken", ["no_such_directive"].as_slice());
+    let server = format!("server {{ listen 127.0.0.1:{}; return 204; }}", service.port);
+    cannot_start(service, "nginx: configuration broken", broken, |daemon| {
+        write_nginx(daemon.dir(), "", &server);
+    });
+}
+
+#[test]
+fn a_postgres_with_a_broken_configuration_says_so() {
+    let Some(service) = database("no_such_setting = on\n") else { return };
+    let broken = ("configuration-broken", ["no_such_setting"].as_slice());
+    cannot_start(service, "postgres: configuration broken", broken, |daemon| {
+        let text = fs::read_to_string(daemon.file("pg.conf")).expect("its configuration");
+        put(daemon, "pg.conf", &text.replace("no_such_setting = on\n", ""));
+    });
 }
