@@ -272,6 +272,11 @@ fn dependency_down(evidence: &Evidence) -> Option<Finding> {
 fn port_taken(evidence: &Evidence) -> Option<Finding> {
     let holder = evidence.port.as_ref()?;
     let said = said(evidence, Cause::PortTaken);
+    if said.is_none() && signal(evidence).is_some() {
+        // Nobody dies of a signal for want of a port: what holds it is left over from this run, or
+        // is the next one already.
+        return None;
+    }
     let fact = format!("pid {} (`{}`) listens on port {}", holder.pid, holder.command, holder.port);
     let sentence = match holder.is_leftover {
         true => format!(

@@ -84,6 +84,13 @@ fn each_case_gets_its_cause_its_confidence_and_its_first_rung() {
     let cases: Vec<(&str, Evidence, Cause, Confidence, &str)> = vec![
         ("killed", killed(9), Cause::Killed, Likely, "restart"),
         (
+            "killed, and a worker of it still listens",
+            Evidence { port: port(false), ..killed(9) },
+            Cause::Killed,
+            Likely,
+            "restart",
+        ),
+        (
             "stopped by us",
             Evidence { intent: Some(Intent::Operator), ..killed(15) },
             Cause::Intended,

@@ -51,6 +51,11 @@ fn a_postgres_that_is_killed_comes_back() {
 }
 
 #[test]
+fn an_nginx_that_is_killed_comes_back_without_its_old_workers() {
+    killed(nginx("", "return 204;"), "nginx killed");
+}
+
+#[test]
 fn a_redis_that_is_stopped_is_continued() {
     stopped(redis("", ""), "redis stopped");
 }
